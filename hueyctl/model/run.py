@@ -1,0 +1,109 @@
+"""A run: its states, what is fixed when it is accepted, and the record that the store keeps of it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+MESSAGE_VERSION = 1
+
+
+class RunState(StrEnum):
+    """Where a run is. A retry is `running → scheduled` (or `queued`); `failed` means all attempts are used up."""
+
+    WAITING = "waiting"
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    HELD = "held"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    SKIPPED = "skipped"
+
+
+TERMINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.REVOKED, RunState.EXPIRED, RunState.SKIPPED})
+LIVE = frozenset(RunState) - TERMINAL
+
+Trigger = Literal["manual", "schedule", "catch_up", "backfill"]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """What travels from the enqueuer to the body, as JSON and never as code.
+
+    `params` has the defaults filled in; `secrets` names those to be masked wherever they are shown; `retries` and
+    `timeout_s` (seconds) are the enqueuer's overrides, None where the worker's definition decides.
+    """
+
+    v: int = MESSAGE_VERSION
+    params: dict[str, Any] = {}
+    secrets: tuple[str, ...] = ()
+    retries: int | None = None
+    timeout_s: float | None = None
+
+
+class NewRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as it is handed to the store. `due_at` None: at once. `expires_s` counts from when it is due.
+
+    `unique_key` and `lock_key` are for limits; a run whose `given_id` is true was named by the caller (`--id`), and
+    meeting one of the same id, job and parameters means that one.
+    """
+
+    id: str
+    job: str
+    message: Message
+    queue: str = "default"
+    priority: int = 0
+    due_at: datetime | None = None
+    expires_s: float | None = None
+    given_id: bool = False
+    unique_key: bytes | None = None
+    lock_key: str | None = None
+    trigger: Trigger = "manual"
+    schedule: str | None = None
+    slot: datetime | None = None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything the store knows of a run. Times are aware UTC datetimes.
+
+    `n` is the store's own number, in order of acceptance. `retries_left` is None until the first claim resolves it
+    against the worker's definition. `revoking`: a revoke was asked of a running run, and takes effect at its end;
+    `killing`: and its attempt is to be stopped. `crash_limit` and `on_worker_lost` are the claiming worker's, kept so
+    that a rescuer needs no definition.
+    """
+
+    n: int
+    id: str
+    job: str
+    state: RunState
+    queue: str
+    priority: int
+    message: Message
+    attempt: int = 0
+    retries_left: int | None = None
+    losses: int = 0
+    trigger: Trigger = "manual"
+    schedule: str | None = None
+    scheduled_at: datetime | None = None
+    pipeline: str | None = None
+    worker: str | None = None
+    token: str | None = None
+    enqueued_at: datetime
+    due_at: datetime
+    expires_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    revoking: bool = False
+    killing: bool = False
+    crash_limit: int = 3
+    on_worker_lost: Literal["retry", "fail"] = "retry"
+    exit_code: int | None = None
+    error: str | None = None
+    reason: str | None = None
+    result: bytes | None = None
+    result_error: str | None = None

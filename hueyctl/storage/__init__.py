@@ -1,0 +1,1 @@
+"""The store: the only place where CLI and worker meet, besides the bell."""

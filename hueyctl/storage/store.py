@@ -1,0 +1,264 @@
+"""`Store`: the few verbs that every store has, and the records they take and give.
+
+Promises that every implementation keeps, and that the contract suite checks:
+
+- What a verb writes, it writes in one transaction, with the events that record it.
+- `accept`, `revoke`, `retry`, `pause` and re-claims are on the disk when the verb returns (after a power cut too).
+- `exchange` settles under the token of the claim alone: a stale token changes nothing and leaves a `stale` event.
+- Every time that decides something comes in as `now` (aware, UTC).
+- Every error is a `StoreError` of `hueyctl.errors`; a driver's own never gets out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Literal, Protocol
+
+import msgspec
+
+from hueyctl.model.definition import Retention
+from hueyctl.model.event import Event
+from hueyctl.model.run import NewRun, Run, RunState
+from hueyctl.model.transition import Settlement
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The run that stands for what was handed in; `existing`: it stood there before."""
+
+    run: Run
+    existing: bool = False
+
+
+class JobPolicy(msgspec.Struct, frozen=True):
+    """What a claim needs of a worker's definition of a job."""
+
+    retries: int = 0
+    crash_limit: int = 3
+    on_worker_lost: Literal["retry", "fail"] = "retry"
+
+
+class Want(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker can take now.
+
+    `queues` None means all. `admit` says why a run's message doesn't fit the worker's definition (None: it fits);
+    one that doesn't becomes `held` with that reason, and no attempt is counted.
+    """
+
+    worker: str
+    limit: int
+    jobs: Mapping[str, JobPolicy]
+    queues: tuple[str, ...] | None = None
+    admit: Callable[[Run], str | None] = lambda run: None
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """A run taken by a worker: `run` is it after the claim (running, its attempt counted), `token` the fence."""
+
+    run: Run
+    token: str
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """What one exchange did. `next_due`: when the next scheduled run becomes due, if one waits for a time."""
+
+    claims: tuple[Claim, ...] = ()
+    stale: tuple[Settlement, ...] = ()
+    next_due: datetime | None = None
+
+
+class Revocation(msgspec.Struct, frozen=True):
+    """What a revoke did to one run: `revoked` (it was not running), `requested` (running, flagged to be stopped),
+    `running` (left alone, since stopping was not asked for), `ended` (it was terminal already)."""
+
+    run: Run
+    effect: Literal["revoked", "requested", "running", "ended"]
+
+
+class Retried(msgspec.Struct, frozen=True):
+    """What a retry did to one run: `run` after it, and why it was refused (None: it was retried)."""
+
+    run: Run
+    refusal: str | None = None
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker as it registered. `jobs` are the names it defines; `queues` None means all. `request`: what it was
+    asked to do and has not done yet. `beat` only grows; `beat_at` (wall clock) is for showing, never for deciding."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    file: str
+    concurrency: int
+    jobs: tuple[str, ...]
+    queues: tuple[str, ...] | None
+    lease_s: float
+    started_at: datetime
+    beat: int = 0
+    beat_at: datetime
+    running: int = 0
+    request: Literal["stop", "reload"] | None = None
+
+
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """An independent switch: nothing (`all`), no run of a job or queue, or no slot of a schedule goes on."""
+
+    kind: Literal["all", "job", "queue", "schedule"]
+    name: str
+    note: str | None
+    by: str
+    at: datetime
+
+
+class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs: every given field must match; `since` (inclusive) and `until` (exclusive) are of `enqueued_at`."""
+
+    states: tuple[RunState, ...] | None = None
+    job: str | None = None
+    queue: str | None = None
+    schedule: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which events: every given field must match; `since` is inclusive, `until` exclusive."""
+
+    types: tuple[str, ...] | None = None
+    job: str | None = None
+    run: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """How many runs of one job stand in one queue in one state (live states alone)."""
+
+    queue: str
+    job: str
+    state: RunState
+    count: int
+
+
+class Store(Protocol):
+    """One store, opened. Not for use by two threads at once; each thread opens its own."""
+
+    # -- acceptance -------------------------------------------------------------------------------------------------
+    def accept(self, runs: Sequence[NewRun], *, by: str, now: datetime) -> list[Accepted]:
+        """Take all of `runs` in, or none, durably. A due time in the future makes a run `scheduled`.
+
+        Raises:
+            Refused: an id is taken by a run of another job or with other parameters.
+        """
+
+    # -- the hot verb -----------------------------------------------------------------------------------------------
+    def exchange(self, settlements: Sequence[Settlement], want: Want | None, *, now: datetime) -> Exchange:
+        """Settle every attempt that has ended and claim what `want` can take, in one transaction.
+
+        Before claiming, due runs become queued, and runs past `expires_at` that never started become expired.
+        Claims are of the highest priority first, oldest first within it, skipping paused and gated ones; a claim
+        counts as an attempt the moment it is made. A settlement that can't be stored ends its run `failed` with
+        that cause, and takes no other with it.
+        """
+
+    # -- changes asked for by users ---------------------------------------------------------------------------------
+    def revoke(self, ids: Sequence[str], *, kill: bool, by: str, now: datetime) -> list[Revocation]:
+        """Never let these runs start; with `kill`, flag those that run to be stopped."""
+
+    def retry(self, ids: Sequence[str], *, by: str, now: datetime) -> list[Retried]:
+        """Bring ended runs (not succeeded ones) back: same id, retries and losses afresh, due now."""
+
+    def pause(self, pauses: Sequence[Pause]) -> None:
+        """Set these switches (setting one again replaces its note), with an event each."""
+
+    def resume(self, kind: str, name: str, *, by: str, now: datetime) -> bool:
+        """Unset a switch; False where it wasn't set."""
+
+    # -- workers ----------------------------------------------------------------------------------------------------
+    def register(self, worker: Worker, *, now: datetime) -> None:
+        """Enter a worker (or its new definitions, after a reload) and write its event. Its locks are held already."""
+
+    def beat(self, worker: str, *, running: int, now: datetime) -> None:
+        """Count this worker's beat up."""
+
+    def unregister(self, worker: str, *, reason: str, now: datetime) -> None:
+        """Take a worker out that has settled or released all that it had."""
+
+    def workers(self) -> list[Worker]:
+        """Every registered worker, the dead that nobody has rescued yet included."""
+
+    def ask(self, worker: str, request: Literal["stop", "reload"], *, by: str, now: datetime) -> bool:
+        """Leave a request for a worker; False where there is none of that id."""
+
+    def asked(self, worker: str) -> tuple[str | None, tuple[tuple[int, str], ...]]:
+        """What this worker was asked, and (n, token) of its attempts that are to be stopped. Clears the request."""
+
+    def rescue(self, worker: str, *, cause: str, now: datetime) -> list[Run]:
+        """Give back every run that this (dead) worker had, by `model.transition.lose`, and take the worker out.
+
+        Who calls it has seen that the worker is dead; calling it twice does no harm.
+        """
+
+    # -- upkeep -----------------------------------------------------------------------------------------------------
+    def sweep(self, *, served: Mapping[str, Collection[str]] | None, now: datetime) -> int:
+        """Expire what is past its time, whether paused or gated; hold what no live worker defines, release what one
+        defines again. `served`: for each queue that live workers serve (`*`: all) the jobs they define; None: no
+        worker is alive, and nothing is held for it. Returns how many runs changed."""
+
+    def readmit(self, jobs: Collection[str], *, now: datetime) -> int:
+        """Release runs of these jobs that were held because their message didn't fit: a new definition is there."""
+
+    def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> list[str]:
+        """Delete at most `limit` runs and as many events past their retention, in one transaction; returns the ids
+        of the runs, whose output the caller deletes. Less than `limit` of each: nothing is left to prune."""
+
+    def checkpoint(self) -> None:
+        """Move the log into the main file and shorten it, where the store has such a thing."""
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+    def get(self, id: str) -> Run | None:
+        """The run of that id."""
+
+    def find(self, prefix: str, *, limit: int = 2) -> list[Run]:
+        """Runs whose id starts so."""
+
+    def newest(self, *, job: str | None = None) -> Run | None:
+        """The newest run of a job; without one, the newest that no schedule started."""
+
+    def runs(self, where: RunFilter, *, limit: int | None, before: int | None = None) -> list[Run]:
+        """Newest first; `before` (a run's `n`) goes on where a page ended."""
+
+    def events(self, where: EventFilter, *, after: int, limit: int) -> list[Event]:
+        """In order of seq, from the first after `after`."""
+
+    def last_events(self, where: EventFilter, *, limit: int) -> list[Event]:
+        """The newest `limit`, in order of seq."""
+
+    def last_seq(self) -> int:
+        """The seq of the newest event ever written, pruned ones included; 0 before the first."""
+
+    def lines(self) -> list[Line]:
+        """Counts of live runs by queue, job and state."""
+
+    def next_up(self, *, limit: int) -> list[Run]:
+        """Queued and scheduled runs in the order in which they'd be claimed, pauses and workers aside."""
+
+    def ahead_of(self, run: Run) -> int:
+        """How many queued runs of its queue would be claimed before this queued one (counted up to 1,000)."""
+
+    def running(self, *, worker: str | None = None) -> list[Run]:
+        """Runs under way, the longest first."""
+
+    def pauses(self) -> list[Pause]:
+        """The switches that are set."""
+
+    def changed(self) -> bool:
+        """Has another connection committed since this was asked last? Cheap; True the first time."""
+
+    def sync(self) -> None:
+        """Make everything committed so far durable: what has been reported must not come undone."""
+
+    def close(self) -> None:
+        """Let the store go."""
