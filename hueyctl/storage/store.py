@@ -12,7 +12,7 @@ Promises that every implementation keeps, and that the contract suite checks:
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal, Protocol
 
 import msgspec
