@@ -72,6 +72,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 def settle(run: Run, settlement: Settlement, now: datetime) -> Change:
     """The end of an attempt, by the verdict and the run's own flags."""
     outcome = settlement.outcome
+    if isinstance(outcome, Lost):  # its worker outlived what ran it, and says so itself
+        return lose(run, outcome.cause, settlement.ended_at)
     match settlement.verdict:
         case Done(result, result_error):
             data: dict[str, Any] = {"duration_s": _duration(run, settlement.ended_at)}
