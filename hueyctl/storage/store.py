@@ -133,6 +133,13 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime | None = None
 
 
+class Pruned(msgspec.Struct, frozen=True):
+    """The ids of the runs that a prune deleted; `more`: it stopped at its limit, of runs or of events."""
+
+    runs: tuple[str, ...]
+    more: bool
+
+
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """How many runs of one job stand in one queue in one state (live states alone)."""
 
@@ -180,8 +187,8 @@ class Store(Protocol):
     def register(self, worker: Worker, *, now: datetime) -> None:
         """Enter a worker (or its new definitions, after a reload) and write its event. Its locks are held already."""
 
-    def beat(self, worker: str, *, running: int, now: datetime) -> None:
-        """Count this worker's beat up."""
+    def beat(self, worker: str, *, running: int, now: datetime) -> bool:
+        """Count this worker's beat up; False: it is not registered (any more: somebody rescued it)."""
 
     def unregister(self, worker: str, *, reason: str, now: datetime) -> None:
         """Take a worker out that has settled or released all that it had."""
@@ -210,9 +217,9 @@ class Store(Protocol):
     def readmit(self, jobs: Collection[str], *, now: datetime) -> int:
         """Release runs of these jobs that were held because their message didn't fit: a new definition is there."""
 
-    def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> list[str]:
-        """Delete at most `limit` runs and as many events past their retention, in one transaction; returns the ids
-        of the runs, whose output the caller deletes. Less than `limit` of each: nothing is left to prune."""
+    def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> Pruned:
+        """Delete at most `limit` runs and as many events past their retention, in one transaction. The output of the
+        runs is the caller's to delete."""
 
     def checkpoint(self) -> None:
         """Move the log into the main file and shorten it, where the store has such a thing."""
