@@ -1,0 +1,119 @@
+"""The public form of runs and events: what `--json` and the Python API show, with secrets masked.
+
+The names and their order are a promise (schema 1); keys are only ever added.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from hueyctl.app.mask import Mask
+from hueyctl.model import params
+from hueyctl.model.definition import Job, PythonBody
+from hueyctl.model.event import Event
+from hueyctl.model.run import TERMINAL, Run, RunState
+
+SCHEMA = 1
+
+
+class PublicRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, as users see it. Times are aware UTC datetimes; what is absent is None.
+
+    `retries_left` is, before the first attempt, what the enqueuer or the definition gives. `result` is the JSON value
+    that a Python job returned or a `result = "json"` job printed, otherwise the text of a command's stdout.
+    """
+
+    id: str
+    job: str
+    state: RunState
+    priority: int
+    queue: str
+    attempt: int
+    retries_left: int | None
+    losses: int
+    params: dict[str, Any]
+    result: Any
+    result_error: str | None
+    exit_code: int | None
+    error: str | None
+    reason: str | None
+    trigger: str
+    schedule: str | None
+    scheduled_at: datetime | None
+    pipeline: str | None
+    worker: str | None
+    enqueued_at: datetime
+    due_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        """It is in a terminal state: nothing happens to it unless it is retried."""
+        return self.state in TERMINAL
+
+    @property
+    def succeeded(self) -> bool:
+        """It ended, and well."""
+        return self.state is RunState.SUCCEEDED
+
+
+def public(run: Run, job: Job | None) -> PublicRun:
+    """A run in its public form; `job` is its definition, where there is one."""
+    mask = Mask.of(run)
+    message = run.message
+    retries_left = run.retries_left
+    if retries_left is None:
+        retries_left = message.retries if message.retries is not None else (job.retries if job else None)
+    return PublicRun(
+        id=run.id,
+        job=run.job,
+        state=run.state,
+        priority=run.priority,
+        queue=run.queue,
+        attempt=run.attempt,
+        retries_left=retries_left,
+        losses=run.losses,
+        params=params.masked(message.params, message.secrets),
+        result=mask.value(result_value(run, job)),
+        result_error=mask.optional(run.result_error),
+        exit_code=run.exit_code,
+        error=mask.optional(run.error),
+        reason=mask.optional(run.reason),
+        trigger=run.trigger,
+        schedule=run.schedule,
+        scheduled_at=run.scheduled_at,
+        pipeline=run.pipeline,
+        worker=run.worker,
+        enqueued_at=run.enqueued_at,
+        due_at=run.due_at,
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+    )
+
+
+def public_run(run: Run, job: Job | None) -> dict[str, Any]:
+    """A run as JSON-ready values: DESIGN's keys in their order, absent ones null, times RFC 3339 with `Z`."""
+    found: dict[str, Any] = msgspec.to_builtins(public(run, job))
+    return found
+
+
+def public_event(event: Event) -> dict[str, Any]:
+    """An event as JSON-ready values, every key there. Its data is masked already, by who read it."""
+    found: dict[str, Any] = {"schema": SCHEMA, **msgspec.to_builtins(event)}
+    return found
+
+
+def result_value(run: Run, job: Job | None) -> Any:
+    """The result as a value, unmasked: parsed where the job's results are JSON, otherwise text."""
+    if run.result is None:
+        return None
+    if job and (isinstance(job.body, PythonBody) or job.result == "json"):
+        try:
+            return msgspec.json.decode(run.result)
+        except msgspec.DecodeError:
+            pass  # written under an older definition, whose results were text
+    return run.result.decode(errors="replace")

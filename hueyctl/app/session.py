@@ -1,0 +1,87 @@
+"""One `jobs.toml` and its store, opened as far as a use case needs. For one thread; the Python API keeps one per thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from hueyctl import config
+from hueyctl.errors import StoreReadOnly
+from hueyctl.model.definition import Job, Project
+from hueyctl.storage.bell import ring
+from hueyctl.storage.place import Place
+from hueyctl.storage.sqlite import SqliteStore, open_store
+
+
+class Session:
+    """A project, who uses it (`by`, as events name them), and its store."""
+
+    def __init__(self, project: Project, *, by: str) -> None:
+        self.project = project
+        self.by = by
+        self.place = Place(Path(project.store))
+        self._reader: SqliteStore | None = None
+        self._writer: SqliteStore | None = None
+
+    def job(self, name: str) -> Job | None:
+        """The definition of a job, or None."""
+        return self.project.jobs.get(name)
+
+    def reader(self) -> SqliteStore:
+        """The store, for reading; raises StoreMissing where there is none yet."""
+        if self._writer:
+            return self._writer
+        if not self._reader:
+            self._reader = open_store(self.place.store, read_only=True)
+        return self._reader
+
+    def writer(self) -> SqliteStore:
+        """The store, for changing what is in it; raises StoreMissing where there is none yet."""
+        if not self._writer:
+            self._writer = open_store(self.place.store)
+        return self._writer
+
+    def creator(self) -> SqliteStore:
+        """The store, for changing what is in it; made where there is none yet."""
+        if not self._writer:
+            self._writer = open_store(self.place.store, create=True)
+        return self._writer
+
+    def ring(self) -> None:
+        """Wake whoever listens to this store. A hint: it can't fail."""
+        ring(self.place.bell)
+
+    def make_durable(self) -> None:
+        """What is reported after this can't come undone by a power cut.
+
+        A store that can't be written now was written by somebody else, who made it durable or will; reading goes on.
+        """
+        with suppress(StoreReadOnly):
+            self.writer().sync()
+
+    def close(self) -> None:
+        """Let the store go."""
+        for store in (self._reader, self._writer):
+            if store:
+                store.close()
+        self._reader = self._writer = None
+
+
+def open_session(file: Path | None, *, cwd: Path, environ: Mapping[str, str]) -> Session:
+    """The session of the `jobs.toml` that `file`, HUEYCTL_FILE or the folder means; raises ConfigError."""
+    path = config.find(file, cwd=cwd, environ=environ)
+    return Session(config.load(path, environ=environ), by=who())
+
+
+def who() -> str:
+    """`alice@host`: the user of this process, as events name them."""
+    import pwd
+
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container's user needs no entry
+        name = str(uid)
+    return f"{name}@{os.uname().nodename}"
