@@ -1,0 +1,90 @@
+"""`current_run()`: what a job may ask about the run that it is.
+
+Needs the standard library alone, and Python 3.8: a job's own interpreter may not have hueyctl, and gets this file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Iterator, Mapping, Optional  # noqa: UP035
+
+_thread = threading.local()
+
+
+@dataclass(frozen=True)
+class CurrentRun:
+    """The run that this code is. `scheduled_at` is aware (UTC), and None where no schedule started it."""
+
+    id: str
+    job: str
+    attempt: int
+    queue: str
+    file: str
+    trigger: str = "manual"
+    schedule: Optional[str] = None  # noqa: UP045
+    scheduled_at: Optional[datetime] = None  # noqa: UP045
+    progress_path: Optional[str] = None  # noqa: UP045
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> CurrentRun:
+        """The run that these HUEYCTL_* variables describe; raises KeyError where they describe none."""
+        scheduled_at = environ.get("HUEYCTL_SCHEDULED_AT")
+        return cls(
+            id=environ["HUEYCTL_RUN_ID"],
+            job=environ["HUEYCTL_JOB"],
+            attempt=int(environ["HUEYCTL_ATTEMPT"]),
+            queue=environ.get("HUEYCTL_QUEUE", "default"),
+            file=environ.get("HUEYCTL_FILE", ""),
+            trigger=environ.get("HUEYCTL_TRIGGER", "manual"),
+            schedule=environ.get("HUEYCTL_SCHEDULE"),
+            # Python 3.8 doesn't read the Z.
+            scheduled_at=datetime.fromisoformat(scheduled_at.replace("Z", "+00:00")) if scheduled_at else None,
+            progress_path=environ.get("HUEYCTL_PROGRESS"),
+        )
+
+    def progress(self, done: float, total: float, text: str = "") -> None:
+        """Say how far it is; `hueyctl inspect` shows it. Replaces what was said before, at once and whole.
+
+        Progress is a courtesy: where it can't be written (a full disk), the job goes on.
+        """
+        if self.progress_path is None:
+            return
+        line = f"{done:g}/{total:g} {' '.join(text.split())}".rstrip() + "\n"
+        fresh = f"{self.progress_path}.{os.getpid()}.{threading.get_ident()}"
+        try:
+            os.makedirs(os.path.dirname(self.progress_path), mode=0o700, exist_ok=True)
+            with open(fresh, "w", encoding="utf-8", errors="replace") as file:
+                file.write(line)
+            os.replace(fresh, self.progress_path)
+        except OSError:
+            return
+
+
+def current_run() -> CurrentRun:
+    """The run that the calling code is part of.
+
+    Raises:
+        RuntimeError: the caller isn't part of any.
+    """
+    run: Optional[CurrentRun] = getattr(_thread, "run", None)  # noqa: UP045
+    if run is not None:
+        return run
+    try:
+        return CurrentRun.from_environ(os.environ)
+    except KeyError:
+        raise RuntimeError("current_run() was called outside of a hueyctl job: there is no current run") from None
+
+
+@contextmanager
+def running(run: CurrentRun) -> Iterator[None]:
+    """Make `run` the current one of this thread: for jobs that run inside the worker."""
+    before = getattr(_thread, "run", None)
+    _thread.run = run
+    try:
+        yield
+    finally:
+        _thread.run = before

@@ -1,0 +1,174 @@
+"""The worker's side of its guard.
+
+Promises: `run` returns exactly one answer per attempt, whatever happens to the guard; once the guard is dead, every
+call says so at once, and `kill_descendants` takes what it left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Sequence
+
+from hueyctl.model.outcome import Lost
+from hueyctl.process import kin
+from hueyctl.process.spec import AttemptSpec, Ended, StopReason
+from hueyctl.process.wire import (
+    READ_SIZE,
+    Close,
+    Over,
+    Ready,
+    Recycle,
+    Request,
+    Start,
+    Stop,
+    Tick,
+    Unpacker,
+    decode_reply,
+    pack,
+)
+
+START_TIMEOUT_S = 30.0
+_THE_GUARD_DIED = "the guard died"
+
+
+class GuardFailed(Exception):
+    """The guard could not be started: its lock is held by another, or its interpreter doesn't work."""
+
+
+class Guard:
+    """One guard process. Any thread may call any method."""
+
+    pid: int
+    on_death: Callable[[], None] | None
+
+    @classmethod
+    def start(cls, *, argv: Sequence[str], on_death: Callable[[], None] | None = None) -> Guard:
+        """Start `argv` (what `guard_argv` gives) with one end of a socket as its stdin, and wait until it holds its
+        lock. `on_death` is called once, on a thread of this class, when the guard ends without `close`.
+
+        Raises:
+            GuardFailed: it ended at once, or said nothing for 30 s.
+        """
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # A session of its own: a Ctrl-C at the worker's terminal is not for the guard.
+            process = subprocess.Popen(argv, stdin=theirs, stdout=subprocess.DEVNULL, start_new_session=True)
+        guard = cls(process, ours, on_death)
+        if not guard._ready.wait(START_TIMEOUT_S) or not guard.alive:
+            process.kill()
+            process.wait()
+            raise GuardFailed(f"the guard could not be started (exit status {process.returncode})")
+        return guard
+
+    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, on_death: Callable[[], None] | None):
+        self.pid = process.pid
+        self.on_death = on_death
+        self._process, self._socket = process, sock
+        self._sending = threading.Lock()
+        self._pending: dict[str, queue.SimpleQueue[Ended]] = {}
+        self._pending_lock = threading.Lock()
+        self._ready = threading.Event()
+        self._closing = False
+        self._dead = False
+        self._reader = threading.Thread(target=self._read, name="GuardReader", daemon=True)
+        self._reader.start()
+
+    @property
+    def alive(self) -> bool:
+        """Can it still be asked?"""
+        return not self._dead
+
+    def run(self, spec: AttemptSpec) -> Ended:
+        """Have an attempt made and wait for its end; `Lost` if the guard dies meanwhile, or is dead."""
+        answer: queue.SimpleQueue[Ended] = queue.SimpleQueue()
+        with self._pending_lock:
+            if self._dead:
+                return Ended(token=spec.token, outcome=Lost(_THE_GUARD_DIED))
+            self._pending[spec.token] = answer
+        self._send(Start(spec))
+        return answer.get()
+
+    def stop(self, token: str, reason: StopReason) -> bool:
+        """Stop an attempt: TERM, then KILL; its `run` returns when it has stopped. False where none is under way."""
+        if token not in self._pending:
+            return False
+        self._send(Stop(token, reason))
+        return True
+
+    def tick(self) -> None:
+        """Prove the worker alive. Never blocks: a guard that doesn't read has no use for another tick."""
+        if self._sending.acquire(blocking=False):
+            try:
+                self._socket.send(pack(Tick()), socket.MSG_DONTWAIT)
+            except OSError:
+                return
+            finally:
+                self._sending.release()
+
+    def recycle(self) -> None:
+        """Have every warm child replaced before its next attempt."""
+        self._send(Recycle())
+
+    def close(self, timeout: float) -> None:
+        """End it, and everything that it started; attempts under way end `Stopped("interrupted")`. After `timeout`
+        seconds it is killed, with all that is left below it."""
+        self._closing = True
+        self._send(Close())
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            kill_descendants()
+        self._reader.join()
+        self._socket.close()
+
+    def _send(self, request: Request) -> None:
+        message = pack(request)
+        # A dead guard is no error here: the reader sees it, and answers for all.
+        with self._sending, contextlib.suppress(OSError):
+            self._socket.sendall(message)
+
+    def _read(self) -> None:
+        unpacker = Unpacker()
+        while True:
+            try:
+                piece = self._socket.recv(READ_SIZE)
+            except OSError:
+                break
+            if not piece:
+                break
+            for payload in unpacker.feed(piece):
+                match decode_reply(payload):
+                    case Ready():
+                        self._ready.set()
+                    case Over(ended):
+                        answer = self._pending.pop(ended.token, None)
+                        if answer is not None:
+                            answer.put(ended)
+        with self._pending_lock:
+            self._dead = True
+            orphaned, self._pending = self._pending, {}
+        self._ready.set()
+        if not self._closing:
+            # It may still be killing what it started; only when it is gone is its end an end.
+            self._process.wait()
+        for token, answer in orphaned.items():
+            answer.put(Ended(token=token, outcome=Lost(_THE_GUARD_DIED)))
+        if self.on_death is not None and not self._closing:
+            self.on_death()
+
+
+def become_subreaper() -> bool:
+    """Make this process the parent of every descendant whose own parent dies (Linux; elsewhere False): what a killed
+    guard leaves behind then stays within reach of `kill_descendants`."""
+    return kin.become_subreaper()
+
+
+def kill_descendants() -> None:
+    """Kill everything below this process, and return when it is gone."""
+    kin.kill_everything_below()

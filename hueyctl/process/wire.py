@@ -1,0 +1,105 @@
+"""What worker and guard say to each other: length-prefixed JSON messages on one stream socket."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+
+from hueyctl.process.spec import AttemptSpec, Ended, StopReason
+
+READ_SIZE = 256 * 1024
+
+
+class Start(msgspec.Struct, frozen=True, tag="start"):
+    """Start this attempt; an `Over` answers it."""
+
+    spec: AttemptSpec
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Stop the attempt of this token; one that has ended already is no error."""
+
+    token: str
+    reason: StopReason
+
+
+class Tick(msgspec.Struct, frozen=True, tag="tick"):
+    """The worker is alive."""
+
+
+class Recycle(msgspec.Struct, frozen=True, tag="recycle"):
+    """Replace every warm child before its next attempt."""
+
+
+class Close(msgspec.Struct, frozen=True, tag="close"):
+    """Stop everything and end."""
+
+
+Request = Start | Stop | Tick | Recycle | Close
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The guard holds its lock and takes requests."""
+
+
+class Over(msgspec.Struct, frozen=True, tag="over"):
+    """An attempt ended."""
+
+    ended: Ended
+
+
+Reply = Ready | Over
+
+_encoder = msgspec.json.Encoder()
+
+
+def pack(message: Request | Reply) -> bytes:
+    """`message` as it goes over the wire."""
+    try:
+        payload = _encoder.encode(message)
+    except UnicodeEncodeError:
+        # An environment, an argument or a path may hold bytes that aren't UTF-8, as lone surrogates: only the
+        # standard library's JSON carries those.
+        payload = json.dumps(msgspec.to_builtins(message)).encode()
+    return len(payload).to_bytes(4) + payload
+
+
+class Unpacker:
+    """Cuts a stream into messages, given as bytes to `feed`; `decode_request` and `decode_reply` read them."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The messages that are whole now."""
+        buffer = self._rest + piece if self._rest else piece
+        whole, start, size = [], 0, len(buffer)
+        while size - start >= 4:
+            end = start + 4 + int.from_bytes(buffer[start : start + 4])
+            if end > size:
+                break
+            whole.append(buffer[start + 4 : end])
+            start = end
+        self._rest = buffer[start:]
+        return whole
+
+
+_requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
+_replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+
+
+def decode_request(payload: bytes) -> Request:
+    """What the worker asked."""
+    try:
+        return _requests.decode(payload)
+    except msgspec.DecodeError:
+        return msgspec.convert(json.loads(payload), Request)  # lone surrogates, as in `pack`
+
+
+def decode_reply(payload: bytes) -> Reply:
+    """What the guard answered."""
+    try:
+        return _replies.decode(payload)
+    except msgspec.DecodeError:
+        return msgspec.convert(json.loads(payload), Reply)
