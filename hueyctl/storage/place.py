@@ -1,0 +1,170 @@
+"""`Place`: where a store keeps what lies beside its database: locks, bells, output. And where a store may not lie.
+
+Output is in files and not in the database: megabytes in the write-ahead log would be synced by the next enqueue.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from hueyctl.errors import StoreError, StoreFull, StoreReadOnly
+
+# SQLite's log needs memory shared between its processes, and flock must reach all of them: neither holds over a
+# network. 9p and virtiofs are left out: they are how virtual machines see their own host's disk.
+NETWORK_FILE_SYSTEMS = frozenset(
+    "acfs afs beegfs ceph cifs coda davfs fhgfs glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 ocfs2 "
+    "gfs2 orangefs pvfs2 smb smb2 smb3 smbfs fuse.ceph fuse.cephfs fuse.davfs fuse.gcsfuse fuse.glusterfs "
+    "fuse.goofys fuse.juicefs fuse.mount_s3 fuse.rclone fuse.s3fs fuse.s3backer fuse.smbnetfs fuse.sshfs".split()
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The files and folders of the store at `path` (absolute)."""
+
+    path: Path
+
+    @property
+    def store(self) -> Path:
+        """The database itself. Nobody but SQLite may open it: closing it would drop SQLite's locks."""
+        return self.path
+
+    @property
+    def dir(self) -> Path:
+        """The folder that all of it is in."""
+        return self.path.parent
+
+    @property
+    def workers(self) -> Path:
+        """The folder of the workers' and guards' locks."""
+        return self.dir / "workers"
+
+    @property
+    def bell(self) -> Path:
+        """The folder of the sockets of everyone who listens."""
+        return self.dir / "bell"
+
+    @property
+    def output(self) -> Path:
+        """The folder of what runs print: `RUN/ATTEMPT.out`, `.err`, `.progress`."""
+        return self.dir / "output"
+
+    @property
+    def log(self) -> Path:
+        """Where a worker started with `--detach` logs to."""
+        return self.dir / "worker.log"
+
+    @property
+    def maintenance_lock(self) -> Path:
+        """Held by the one process that checkpoints, prunes and rescues. Named after the store: a folder may have two."""
+        return self.path.with_name(self.path.name + ".maintenance")
+
+    @property
+    def creation_lock(self) -> Path:
+        """Held while the store is being made."""
+        return self.path.with_name(self.path.name + ".creation")
+
+    def worker_lock(self, worker: str) -> Path:
+        """Held by a worker for its life."""
+        return self.workers / f"{worker}.lock"
+
+    def guard_lock(self, worker: str) -> Path:
+        """Held by a worker's guard until the last process that it started is gone."""
+        return self.workers / f"{worker}.guard"
+
+    def stdout(self, run: str, attempt: int) -> Path:
+        """What an attempt printed on its standard output."""
+        return self.output / run / f"{attempt}.out"
+
+    def stderr(self, run: str, attempt: int) -> Path:
+        """What an attempt printed on its standard error."""
+        return self.output / run / f"{attempt}.err"
+
+    def progress(self, run: str, attempt: int) -> Path:
+        """The file that an attempt writes its progress to."""
+        return self.output / run / f"{attempt}.progress"
+
+    def prepare(self) -> None:
+        """Make the folders that are missing, for their owner's eyes only (0700) and git-ignored.
+
+        A folder that was there before, and isn't a `.hueyctl`, is the user's: its mode is left, and nothing ignored.
+
+        Raises:
+            StoreReadOnly: a folder can't be made here.
+            StoreError: a file is in the way, or it is a network file system.
+        """
+        try:
+            made = not self.dir.exists()
+            self.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if made or self.dir.name == ".hueyctl":
+                _ignore(self.dir)
+            for folder in (self.workers, self.bell, self.output):
+                folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as exc:
+            raise _told(exc, self.dir) from exc
+        refuse_network(self.dir)
+
+
+def refuse_network(folder: Path) -> None:
+    """Let a folder pass unless it is on a network file system (as far as Linux tells; elsewhere nothing is known).
+
+    Raises:
+        StoreError: it is on one.
+    """
+    found = network_file_system(folder)
+    if found is not None:
+        raise StoreError(
+            f"{folder} is on a network file system ({found}), where SQLite can't keep what it accepts",
+            hint="put the store on a local disk: [hueyctl] store in jobs.toml, or HUEYCTL_STORE",
+        )
+
+
+def network_file_system(folder: Path, *, mountinfo: str | None = None) -> str | None:
+    """The type of the network file system that `folder` is on; None: a local one, or unknown.
+
+    `mountinfo` is the text of /proc/self/mountinfo, read where it is None.
+    """
+    if mountinfo is None:
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+                mountinfo = file.read()
+        except OSError:
+            return None
+    target = os.path.realpath(folder)
+    best, kind = -1, ""
+    for line in mountinfo.splitlines():
+        mounted, _, typed = line.partition(" - ")
+        point = _unescaped(mounted.split(" ")[4])
+        inside = point == "/" or target == point or target.startswith(point + "/")
+        if inside and len(point) >= best:  # the last of equals: it is mounted over the others
+            best, kind = len(point), typed.split(" ")[0]
+    return kind if kind in NETWORK_FILE_SYSTEMS else None
+
+
+def _unescaped(text: str) -> str:
+    for code, char in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, char)
+    return text
+
+
+def _ignore(folder: Path) -> None:
+    try:
+        fd = os.open(folder / ".gitignore", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return  # it is there already, or the folder can't be written, which what is made next will say
+    with os.fdopen(fd, "w") as file:
+        file.write("*\n")
+
+
+def _told(exc: OSError, folder: Path) -> StoreError:
+    where = exc.filename or folder
+    if exc.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return StoreReadOnly(f"{where}: can't be made or written: {exc.strerror}")
+    if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StoreFull(f"{where}: {exc.strerror}")
+    if exc.errno in {errno.EEXIST, errno.ENOTDIR}:
+        return StoreError(f"{where}: a folder is needed here, and something else is in the way")
+    return StoreError(f"{where}: {exc.strerror or exc}")
