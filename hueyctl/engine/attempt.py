@@ -1,0 +1,305 @@
+"""One attempt, from its claim to its settlement.
+
+Promises: whatever the body does, `settlement` gives exactly one answer; Huey's `execute` gives the verdict (done,
+retry, final) and nothing else; secrets are masked in every text that is stored.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import msgspec
+from huey.exceptions import CancelExecution, TaskTimeout
+
+from hueyctl.engine.definitions import Definitions, EnvFileError
+from hueyctl.model.command import render
+from hueyctl.model.definition import CommandBody, Job, PythonBody, ScriptBody
+from hueyctl.model.instant import iso
+from hueyctl.model.outcome import (
+    AnyOutcome,
+    Exited,
+    Lost,
+    NotStarted,
+    Raised,
+    Returned,
+    Stopped,
+    TimedOut,
+    describe,
+    exit_code,
+)
+from hueyctl.model.params import environment
+from hueyctl.model.run import Run
+from hueyctl.model.transition import Done, Final, Release, Settlement, Verdict
+from hueyctl.process.spec import AttemptSpec, Ended, ProcessSpec, PythonSpec
+from hueyctl.storage.place import Place
+from hueyctl.storage.store import Claim
+
+
+class JobFailed(Exception):
+    """What the body of a failed attempt raises, for Huey to judge."""
+
+
+class Runner(Protocol):
+    """What performs bodies; the guard's client is one."""
+
+    def run(self, spec: AttemptSpec) -> Ended:
+        """Perform it and return when it has ended."""
+
+
+class Attempt:
+    """A claimed run on its way through Huey."""
+
+    def __init__(self, claim: Claim, definitions: Definitions, place: Place, guard: Callable[[], Runner]) -> None:
+        self.claim = claim
+        self.run: Run = claim.run
+        self.definitions = definitions
+        self.job: Job = definitions.project.jobs[claim.run.job]
+        self.place = place
+        self.outcome: AnyOutcome | None = None
+        self.verdict: Verdict | None = None
+        self.result: bytes | None = None
+        self.result_error: str | None = None
+        self._guard = guard
+
+    @property
+    def in_thread(self) -> bool:
+        """Does the body run inside the worker, where nothing can stop it?"""
+        return isinstance(self.job.body, PythonBody) and self.job.body.isolation == "thread"
+
+    def retry_delay(self) -> timedelta:
+        """The pause before the next attempt, were this one to fail: the delay times the back-off to the power of the
+        retries used before, up to `retry_max_delay`."""
+        job = self.job
+        allowed = job.retries if self.run.message.retries is None else self.run.message.retries
+        used = max(0, allowed - (self.run.retries_left or 0))
+        if not job.retry_delay:
+            return timedelta(0)
+        try:
+            seconds = job.retry_delay.total_seconds() * job.retry_backoff**used
+        except OverflowError:
+            return job.retry_max_delay
+        return min(timedelta(seconds=min(seconds, 1e9)), max(job.retry_max_delay, job.retry_delay))
+
+    # -- performed on one of Huey's threads, inside its execute() ---------------------------------------------------
+
+    def perform(self) -> None:
+        """Run the body to its end, and say by returning or raising what Huey is to make of it."""
+        outcome = self._outcome()
+        self.outcome = outcome
+        match outcome:
+            case Returned():
+                return
+            case Exited(code) if code in self.job.success_codes:
+                return
+            case TimedOut():
+                raise TaskTimeout(describe(outcome))
+            case Stopped("interrupted"):
+                raise KeyboardInterrupt
+            case Stopped():
+                raise CancelExecution(retry=False)
+            case Lost():
+                raise JobFailed(describe(outcome))
+        codes = self.job.retry_exit_codes
+        if codes is not None and exit_code(outcome) not in codes:
+            raise CancelExecution(retry=False)
+        raise JobFailed(describe(outcome))
+
+    def _outcome(self) -> AnyOutcome:
+        if self.in_thread:
+            # Imported here: it is the one place where user code enters the worker.
+            from hueyctl.engine.inline import call_in_thread
+
+            outcome = call_in_thread(self)
+            if isinstance(outcome, Returned):
+                self._keep_returned(outcome)
+            return outcome
+        try:
+            spec = self.spec()
+        except EnvFileError as exc:
+            return NotStarted(126, str(exc))
+        ended = self._guard().run(spec)
+        match ended.outcome:
+            case Returned():
+                self._keep_returned(ended.outcome)
+            case Exited(code) if code in self.job.success_codes and isinstance(spec.body, ProcessSpec):
+                self._keep_printed(ended)
+        return ended.outcome
+
+    def _keep_returned(self, returned: Returned) -> None:
+        self.result = None if returned.result is None else returned.result.encode()
+        self.result_error = returned.result_error
+        if self.result is not None and len(self.result) > self.definitions.project.worker.result_max:
+            self.result_error = self._too_large(len(self.result))
+            self.result = None
+
+    def _keep_printed(self, ended: Ended) -> None:
+        limit = self.definitions.project.worker.result_max
+        if ended.stdout_bytes > limit + 1:  # its last newline doesn't count
+            self.result_error = self._too_large(ended.stdout_bytes)
+            return
+        text = b""
+        if ended.stdout_bytes:
+            try:
+                text = self.place.stdout(self.run.id, self.run.attempt).read_bytes()
+            except OSError as exc:
+                self.result_error = f"its output could not be read back: {exc.strerror}"
+                return
+        if len(text) < ended.stdout_bytes:
+            self.result_error = "its output could not be kept whole"
+            return
+        text = text.removesuffix(b"\n")
+        if len(text) > limit:
+            self.result_error = self._too_large(len(text))
+        elif self.job.result == "json":
+            try:
+                msgspec.json.decode(text)
+                self.result = text
+            except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+                self.result_error = f"its stdout is not JSON: {exc}"
+        else:
+            self.result = text
+
+    def _too_large(self, size: int) -> str:
+        return f"the result has {size} bytes, more than result_max ({self.definitions.project.worker.result_max})"
+
+    # -- what the guard is asked ------------------------------------------------------------------------------------
+
+    def spec(self) -> AttemptSpec:
+        """This attempt as the guard takes it.
+
+        Raises:
+            EnvFileError: the job's `env_file` can't be read.
+        """
+        run, job, project = self.run, self.job, self.definitions.project
+        env, fingerprint = self.definitions.environment(job)
+        run_env = self.run_env()
+        timeout = run.message.timeout_s
+        if timeout is None and job.timeout is not None:
+            timeout = job.timeout.total_seconds()
+        body: ProcessSpec | PythonSpec
+        match job.body:
+            case PythonBody(target=target):
+                body = PythonSpec(
+                    target=target,
+                    interpreter=self.definitions.interpreter(),
+                    pythonpath=tuple(map(str, project.pythonpath)),
+                    params=run.message.params,
+                    definition=fingerprint,
+                    max_runs=project.worker.max_runs_per_child,
+                    result_max=project.worker.result_max,
+                )
+            case CommandBody(argv=argv):
+                body = ProcessSpec(argv=render(argv, run.message.params))
+                run_env |= environment(run.message.params)
+            case ScriptBody(text=text, shell=shell):
+                body = ProcessSpec(argv=(*shell, text))
+                run_env |= environment(run.message.params)
+        return AttemptSpec(
+            token=self.claim.token,
+            run=run.id,
+            body=body,
+            dir=str(job.dir),
+            env=env,
+            run_env=run_env,
+            stdout=str(self.place.stdout(run.id, run.attempt)),
+            stderr=str(self.place.stderr(run.id, run.attempt)),
+            progress=str(self.place.progress(run.id, run.attempt)),
+            timeout=timeout,
+            kill_after=job.kill_after.total_seconds(),
+            output_max=project.worker.output_max,
+        )
+
+    def run_env(self) -> dict[str, str]:
+        """The variables that tell a body which run it is."""
+        run = self.run
+        env = {
+            "HUEYCTL_RUN_ID": run.id,
+            "HUEYCTL_JOB": run.job,
+            "HUEYCTL_ATTEMPT": str(run.attempt),
+            "HUEYCTL_QUEUE": run.queue,
+            "HUEYCTL_FILE": str(self.definitions.project.path),
+            "HUEYCTL_TRIGGER": run.trigger,
+            "HUEYCTL_PROGRESS": str(self.place.progress(run.id, run.attempt)),
+        }
+        if run.schedule is not None:
+            env["HUEYCTL_SCHEDULE"] = run.schedule
+        if run.scheduled_at is not None:
+            env["HUEYCTL_SCHEDULED_AT"] = iso(run.scheduled_at)
+        return env
+
+    # -- the end ----------------------------------------------------------------------------------------------------
+
+    def escaped(self, exc: BaseException) -> None:
+        """Something got out of Huey's execute: the verdict it gave stands, and without one the attempt failed."""
+        if self.outcome is None or self.verdict is None:
+            self.outcome = Raised(f"{type(exc).__name__}: {exc}")
+            self.verdict = Final()
+
+    def settlement(self) -> Settlement:
+        """How it ended, for the store. Without a verdict of Huey's it was interrupted, and is given back."""
+        outcome = self.outcome or Stopped("interrupted")
+        verdict = self.verdict or Release(started=True)
+        if isinstance(verdict, Done):
+            verdict = Done(self.result, self.result_error)
+        elif isinstance(verdict, Release) and not isinstance(outcome, Stopped):
+            verdict = Final()  # a pre-execute hook of the user's canceled it, after it had an outcome or before
+        return Settlement(
+            n=self.run.n,
+            token=self.claim.token,
+            verdict=verdict,
+            outcome=self._masked(outcome),
+            ended_at=datetime.now(UTC),
+        )
+
+    def _masked(self, outcome: AnyOutcome) -> AnyOutcome:
+        match outcome:
+            case Raised(error):
+                return Raised(self.mask(error))
+            case NotStarted(code, reason):
+                return NotStarted(code, self.mask(reason))
+            case _:
+                return outcome
+
+    def mask(self, text: str) -> str:
+        """`text` with this run's secrets replaced."""
+        message = self.run.message
+        for name in message.secrets:
+            value = message.params.get(name)
+            for secret in value if isinstance(value, list) else [value]:
+                if secret is not None and secret != "" and not isinstance(secret, bool):
+                    text = text.replace(str(secret), "***")
+        return text
+
+
+def not_taken(claim: Claim) -> Settlement:
+    """The release of a claim that no thread took."""
+    return Settlement(
+        n=claim.run.n,
+        token=claim.token,
+        verdict=Release(started=False),
+        outcome=Stopped("interrupted"),
+        ended_at=datetime.now(UTC),
+    )
+
+
+def lost(attempt: Attempt, cause: str) -> Settlement:
+    """The settlement of an attempt whose end nobody saw."""
+    return Settlement(
+        n=attempt.run.n,
+        token=attempt.claim.token,
+        verdict=Final(),
+        outcome=Lost(cause),
+        ended_at=datetime.now(UTC),
+    )
+
+
+def python_path_for_threads(paths: list[str]) -> None:
+    """Make `pythonpath` importable in this process, for jobs that run in its threads."""
+    for path in reversed(paths):
+        path = os.path.abspath(path)
+        if path not in sys.path:
+            sys.path.insert(0, path)

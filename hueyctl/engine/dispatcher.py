@@ -1,0 +1,338 @@
+"""The dispatcher: the one thread that settles and claims.
+
+Promises:
+- Every claim is for a thread that waits for it, so claims never exceed waiting threads.
+- Every claim is settled once, whatever becomes of it: by its attempt's end, by a release when no thread took it, or as
+  lost when its thread died.
+- Settlements are kept until the store has them: a busy or full store delays, and loses nothing. While the disk is
+  full, nothing new is claimed.
+- When this thread ends, nobody waits for it any more, and `failure` says why it ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from hueyctl.engine.attempt import Attempt, Runner, lost, not_taken
+from hueyctl.engine.definitions import Definitions
+from hueyctl.engine.log import WorkerLog
+from hueyctl.errors import StoreBusy, StoreFull
+from hueyctl.model.outcome import describe
+from hueyctl.model.transition import Release, Retry, Settlement
+from hueyctl.process.spec import StopReason
+from hueyctl.storage.bell import Bell, ring
+from hueyctl.storage.place import Place
+from hueyctl.storage.store import Claim, Exchange, Store, Want
+
+BACKSTOP_S = 0.6  # how late a lost bell is noticed; with the heartbeat, under two wake-ups a second when idle
+PATIENCE_S = 1.0  # between tries on a full disk
+
+
+class Stopper(Protocol):
+    """What stops bodies; the guard's client is one."""
+
+    def stop(self, token: str, reason: StopReason) -> bool:
+        """Stop that attempt, if it is there."""
+
+
+class Body(Runner, Stopper, Protocol):
+    """Runs and stops bodies."""
+
+
+class Events(Protocol):
+    """What the dispatcher tells its worker."""
+
+    def asked(self, request: str) -> None:
+        """Somebody left a request (`stop`, `reload`) in the store."""
+
+    def idle(self) -> None:
+        """Every thread waits, everything is settled, and nothing could be claimed."""
+
+    def someone_died(self) -> None:
+        """The bell says that a worker's processes are gone."""
+
+    def dispatcher_ended(self) -> None:
+        """The thread is over, well or not."""
+
+
+class _Seat:
+    """A waiting thread's place: filled with an attempt, or with None when there will be none any more."""
+
+    __slots__ = ("_lock", "attempt")
+
+    def __init__(self) -> None:
+        self.attempt: Attempt | None = None
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def wait(self) -> Attempt | None:
+        self._lock.acquire()
+        return self.attempt
+
+    def fill(self, attempt: Attempt | None) -> None:
+        self.attempt = attempt
+        self._lock.release()
+
+
+class Dispatcher:
+    """Hands claimed attempts to waiting threads and brings their ends into the store."""
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        place: Place,
+        bell: Bell,
+        open_store: Callable[[], Store],
+        definitions: Definitions,
+        guard: Callable[[], Body],
+        concurrency: int,
+        queues: tuple[str, ...] | None,
+        events: Events,
+        log: WorkerLog,
+    ) -> None:
+        self.worker = worker
+        self.definitions = definitions
+        self.failure: BaseException | None = None
+        self._place, self._bell, self._open_store, self._guard = place, bell, open_store, guard
+        self._concurrency, self._queues = concurrency, queues
+        self._events, self._log = events, log
+        self._lock = threading.Lock()
+        self._seats: list[_Seat] = []
+        self._ended: list[Settlement] = []
+        self._active: dict[str, tuple[Attempt, threading.Thread]] = {}
+        self._draining = False  # nothing is claimed any more
+        self._stopping = False  # and the thread ends once everything is settled
+        self._claimable = True  # a claim might find something
+        self._next_due: datetime | None = None
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_r, False)
+        os.set_blocking(self._wake_w, False)
+        self._thread = threading.Thread(target=self._run, name="Dispatcher", daemon=True)
+
+    # -- called by Huey's threads -----------------------------------------------------------------------------------
+
+    def next_attempt(self) -> Attempt | None:
+        """Wait for an attempt to perform; None: there will be none any more."""
+        seat = _Seat()
+        with self._lock:
+            if self._draining:
+                return None
+            self._seats.append(seat)
+        self._wake()
+        attempt = seat.wait()
+        if attempt is not None:
+            with self._lock:
+                self._active[attempt.claim.token] = (attempt, threading.current_thread())
+        return attempt
+
+    def ended(self, attempt: Attempt) -> None:
+        """Take an attempt's settlement. Its thread asks for the next one right after: that wakes the dispatcher, so
+        that one transaction does both."""
+        settlement = attempt.settlement()
+        with self._lock:
+            if self._active.pop(attempt.claim.token, None) is None:
+                return  # given back already, as its worker's time was up
+            self._ended.append(settlement)
+            draining = self._draining
+        self._log.settled(attempt, settlement)
+        if draining:
+            self._wake()
+
+    # -- called by the worker's main thread -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to settle and to claim."""
+        self._thread.start()
+
+    def drain(self) -> None:
+        """Claim nothing more; the threads that wait get nothing, those that work go on."""
+        with self._lock:
+            self._draining = True
+            seats, self._seats = self._seats, []
+        for seat in seats:
+            seat.fill(None)
+        self._wake()
+
+    def interrupt(self, why: StopReason) -> None:
+        """Stop every attempt under way, but those that run in threads, which nothing can stop."""
+        with self._lock:
+            active = [attempt for attempt, _ in self._active.values()]
+        for attempt in active:
+            self._guard().stop(attempt.claim.token, why)
+
+    def stoppable(self) -> bool:
+        """Is an attempt under way that ends when it is stopped?"""
+        with self._lock:
+            return any(not attempt.in_thread for attempt, _ in self._active.values())
+
+    def settle_dead_threads(self) -> None:
+        """Record as lost what ran in a thread that has died."""
+        with self._lock:
+            dead = [token for token, (_, thread) in self._active.items() if not thread.is_alive()]
+            for token in dead:
+                attempt, thread = self._active.pop(token)
+                self._ended.append(lost(attempt, f"{thread.name} of its worker died"))
+        if dead:
+            self._wake()
+
+    def under_way(self) -> int:
+        """How many attempts are being performed."""
+        return len(self._active)
+
+    def swap(self, definitions: Definitions) -> None:
+        """Claim by other definitions from now on."""
+        self.definitions = definitions
+        self._claimable = True
+        self._wake()
+
+    def stop(self, timeout: float) -> bool:
+        """Settle what has ended, give back what hasn't, and end; False where the store didn't take it in time."""
+        with self._lock:
+            self._stopping = True
+        self._wake()
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and self.failure is None
+
+    # -- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            store = self._open_store()
+            try:
+                while self._turn(store):
+                    pass
+            finally:
+                store.close()
+        except BaseException as exc:
+            self.failure = exc
+        finally:
+            self.drain()
+            self._events.dispatcher_ended()
+
+    def _turn(self, store: Store) -> bool:
+        with self._lock:
+            if self._stopping:
+                self._give_back()
+            settlements, self._ended = self._ended, []
+            free = 0 if self._draining else len(self._seats)
+            stopping = self._stopping
+        if settlements or (free and self._claimable):
+            self._exchange(store, settlements, free)
+        if stopping and not self._ended:
+            return False
+        with self._lock:
+            waiting = bool(self._ended) or (bool(self._seats) and self._claimable and not self._draining)
+        self._listen(store, 0.0 if waiting else self._pause())
+        return True
+
+    def _give_back(self) -> None:
+        """Release what is still under way; whoever ends it later finds its token gone. Called with the lock held."""
+        for attempt, _ in self._active.values():
+            self._ended.append(attempt.settlement())
+        self._active.clear()
+
+    def _exchange(self, store: Store, settlements: list[Settlement], free: int) -> None:
+        definitions = self.definitions
+        want = None
+        if free:
+            want = Want(
+                worker=self.worker,
+                limit=free,
+                jobs=definitions.policies,
+                queues=self._queues,
+                admit=definitions.admit,
+            )
+        try:
+            exchange = store.exchange(settlements, want, now=datetime.now(UTC))
+        except (StoreBusy, StoreFull) as exc:
+            with self._lock:
+                self._ended = settlements + self._ended
+            self._claimable = True
+            self._log.warning(f"the store takes nothing at the moment: {exc}")
+            if isinstance(exc, StoreFull):
+                self._settle_alone(store)
+            return
+        self._next_due = exchange.next_due
+        if free:
+            self._claimable = len(exchange.claims) == free
+        else:
+            self._claimable |= any(isinstance(s.verdict, Retry | Release) for s in settlements)
+        for stale in exchange.stale:
+            self._log.warning(f"an attempt's end came too late and was not counted: {describe(stale.outcome)}")
+        self._hand_over(exchange.claims, definitions)
+        self._announce(settlements, exchange)
+        if free == self._concurrency and not exchange.claims:
+            self._events.idle()
+
+    def _settle_alone(self, store: Store) -> None:
+        """The disk is full: claim nothing until everything that has ended is in the store."""
+        while not self._stopping:
+            time.sleep(PATIENCE_S)  # nothing to listen to: only the store matters now
+            with self._lock:
+                settlements, self._ended = self._ended, []
+            try:
+                store.exchange(settlements, None, now=datetime.now(UTC))
+                store.sync()
+                return
+            except (StoreBusy, StoreFull):
+                with self._lock:
+                    self._ended = settlements + self._ended
+
+    def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions) -> None:
+        for claim in claims:
+            with self._lock:
+                seat = self._seats.pop(0) if self._seats else None
+                if seat is None:  # it was drained meanwhile
+                    self._ended.append(not_taken(claim))
+                    continue
+            seat.fill(Attempt(claim, definitions, self._place, self._guard))
+
+    def _announce(self, settlements: list[Settlement], exchange: Exchange) -> None:
+        if not settlements and not exchange.claims:
+            return
+        again = any(isinstance(s.verdict, Retry | Release) for s in settlements)
+        ring(self._place.bell, b"work" if again else b"event", skip=self._bell.path)
+
+    def _pause(self) -> float:
+        if self._next_due is None:
+            return BACKSTOP_S
+        return min(BACKSTOP_S, max(0.0, (self._next_due - datetime.now(UTC)).total_seconds()))
+
+    def _listen(self, store: Store, timeout: float) -> None:
+        readable = select.poll()
+        readable.register(self._bell.fileno(), select.POLLIN)
+        readable.register(self._wake_r, select.POLLIN)
+        ready = dict(readable.poll(timeout * 1000))
+        if self._wake_r in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_r, 4096)
+        kinds = self._bell.drain() if self._bell.fileno() in ready else set()
+        if kinds & {b"work", b"ask"} or (not ready and store.changed()):
+            self._claimable = True
+            self._look_for_requests(store)
+        elif self._next_due is not None and self._next_due <= datetime.now(UTC):
+            self._claimable = True
+        if b"death" in kinds:
+            self._events.someone_died()
+
+    def _look_for_requests(self, store: Store) -> None:
+        try:
+            request, to_stop = store.asked(self.worker)
+        except (StoreBusy, StoreFull):
+            return  # the next change is looked at again
+        for _, token in to_stop:
+            self._guard().stop(token, "revoked")
+        if request is not None:
+            self._events.asked(request)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full: it is awake already
+            os.write(self._wake_w, b"x")

@@ -1,0 +1,91 @@
+"""What a worker says while it works: one line per thing that happened, as text or JSON, on stderr.
+
+A line never breaks, carries no control characters, and never stops the worker: where stderr is gone or full, lines
+are dropped, since the event log has it all.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Literal, TextIO
+
+from hueyctl.model.outcome import describe
+from hueyctl.model.transition import Done, Release, Retry, Settlement
+
+if TYPE_CHECKING:
+    from hueyctl.engine.attempt import Attempt
+
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
+
+class WorkerLog:
+    """The log of one worker."""
+
+    def __init__(self, form: Literal["text", "json"] = "text", stream: TextIO | None = None) -> None:
+        self._form = form
+        self._stream = stream or sys.stderr
+
+    def info(self, message: str, **facts: object) -> None:
+        """Something that is as it should be."""
+        self._write("info", message, facts)
+
+    def warning(self, message: str, **facts: object) -> None:
+        """Something that an operator may want to look at."""
+        self._write("warning", message, facts)
+
+    def error(self, message: str, **facts: object) -> None:
+        """Something that an operator must look at."""
+        self._write("error", message, facts)
+
+    def settled(self, attempt: Attempt, settlement: Settlement) -> None:
+        """The end of an attempt, in a line."""
+        run = attempt.run
+        name = f"{run.job} {run.id[:8]} attempt {run.attempt}"
+        facts: dict[str, object] = {"run": run.id, "job": run.job, "attempt": run.attempt}
+        match settlement.verdict:
+            case Done():
+                self.info(f"{name} succeeded", **facts)
+            case Retry(delay):
+                text = f"{name} failed, again in {delay.total_seconds():g} s: {describe(settlement.outcome)}"
+                self.warning(text, **facts)
+            case Release():
+                self.warning(f"{name} given back: {describe(settlement.outcome)}", **facts)
+            case _:
+                self.error(f"{name} failed: {describe(settlement.outcome)}", **facts)
+
+    def _write(self, level: str, message: str, facts: dict[str, object]) -> None:
+        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        if self._form == "json":
+            line = json.dumps({"time": time, "level": level, "message": message, **facts}, default=str)
+        else:
+            line = f"{time} {level:7} {message.translate(_ESCAPES)}"
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return  # the terminal is gone or the disk full: not a reason to lose work
+
+
+class HueyLog(logging.Handler):
+    """Passes on what Huey itself finds worth a warning."""
+
+    def __init__(self, log: WorkerLog) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.warning(f"huey: {record.getMessage()}")
+
+
+def listen_to_huey(log: WorkerLog) -> None:
+    """Route Huey's loggers here: its consumer's warnings, and none of `huey`, whose every failed task is in the event
+    log and would be formatted, traceback and all, for nobody."""
+    logging.getLogger("huey").setLevel(logging.CRITICAL)
+    logging.getLogger("huey").propagate = False
+    consumer = logging.getLogger("huey.consumer")
+    consumer.setLevel(logging.WARNING)
+    consumer.handlers = [HueyLog(log)]
+    consumer.propagate = False

@@ -1,0 +1,357 @@
+"""A worker's life: it comes online, works, reloads, drains, and leaves nothing behind.
+
+Promises:
+- Nothing is claimed before the worker's locks are held, its guard is ready and it is in the store.
+- TERM and INT (and `worker stop`) drain; a second of either interrupts; HUP (and `worker reload`) swaps in the new
+  `jobs.toml`, or keeps the old one and says what is wrong with the new.
+- It returns 0 after an orderly end, and 4 when the store can't be used any more; then what was under way is rescued.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from hueyctl import __version__
+from hueyctl.config.load import load
+from hueyctl.engine.attempt import python_path_for_threads
+from hueyctl.engine.consumer import HEALTH_CHECK_S, RunnerConsumer
+from hueyctl.engine.definitions import Definitions
+from hueyctl.engine.dispatcher import Dispatcher
+from hueyctl.engine.guard_main import guard_argv
+from hueyctl.engine.keeper import Keeper
+from hueyctl.engine.log import WorkerLog, listen_to_huey
+from hueyctl.engine.mailbox import Mailbox
+from hueyctl.engine.queue import RunnerHuey
+from hueyctl.errors import ConfigError, HueyctlError, StoreError
+from hueyctl.model.definition import Project
+from hueyctl.process.client import Guard, become_subreaper, kill_descendants
+from hueyctl.storage.bell import Bell, ring
+from hueyctl.storage.locks import hold
+from hueyctl.storage.place import Place
+from hueyctl.storage.sqlite import SqliteStore, open_store
+from hueyctl.storage.store import Worker as WorkerRecord
+
+READY_FD = "HUEYCTL_READY_FD"
+JOIN_S = 0.05  # between looks at the threads while draining
+LAST_WRITE_S = 30.0  # for the last settlements, on a slow or busy store
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line may set over the file's `[worker]` table."""
+
+    concurrency: int | None = None
+    queues: tuple[str, ...] | None = None
+    burst: bool = False
+    log_format: Literal["text", "json"] = "text"
+
+
+def run_worker(project: Project, options: WorkerOptions) -> int:
+    """Work until told to stop; returns the exit code.
+
+    Raises:
+        StoreError: the store can't be used; nothing was started.
+    """
+    place = Place(Path(project.store))
+    place.prepare()
+    new = not place.store.exists()
+    _open(place).close()
+    return _Worker(project, options, place).live(new=new)
+
+
+def detach_worker(argv: Sequence[str], place: Place) -> int:
+    """Start `hueyctl` with these arguments in the background, its output added to `place.log`, and wait until it is
+    online (0) or has failed (its exit code)."""
+    place.prepare()
+    ready, its_end = os.pipe()
+    with os.fdopen(os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "hueyctl", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            pass_fds=[its_end],
+            env={**os.environ, READY_FD: str(its_end)},
+        )
+    os.close(its_end)
+    with os.fdopen(ready, "rb") as pipe:
+        online = pipe.read(1) == b"1"
+    if online:
+        process.returncode = 0  # it outlives us on purpose; Popen would warn that it still runs
+        return 0
+    return process.wait() or 1
+
+
+def _open(place: Place) -> SqliteStore:
+    return open_store(place.store, create=True, migrate=True)
+
+
+class _Worker:
+    """One worker process."""
+
+    def __init__(self, project: Project, options: WorkerOptions, place: Place) -> None:
+        self.id = secrets.token_hex(4)
+        self._options, self._place = options, place
+        self._ready_fd = os.environ.pop(READY_FD, None)  # before any child could inherit it
+        self._environ = dict(os.environ)
+        self._log = WorkerLog(options.log_format)
+        self._mailbox = Mailbox()
+        self._started_at = datetime.now(UTC)
+        self._concurrency = options.concurrency or project.worker.concurrency
+        self._queues = options.queues if options.queues is not None else project.worker.queues
+        self._definitions = Definitions(project, self._environ)
+        self._leaving = False
+
+    @property
+    def _project(self) -> Project:
+        return self._definitions.project
+
+    def live(self, *, new: bool) -> int:
+        """From coming online to the end; returns the exit code."""
+        self._mailbox.listen_to_signals()
+        listen_to_huey(self._log)
+        become_subreaper()
+        self._prepare_threads()
+        lock = hold(self._place.worker_lock(self.id))
+        if lock is None:
+            raise StoreError(f"{self._place.worker_lock(self.id)} is held by another process")
+        try:
+            self._guard = self._start_guard()
+            self._bell = Bell(self._place.bell)
+            try:
+                self._register()
+                self._say_online(new)
+                return self._work()
+            finally:
+                self._bell.close()
+                self._guard.close(timeout=10.0)
+                kill_descendants()
+        finally:
+            lock.release()
+            ring(self._place.bell, b"death")
+            self._mailbox.ignore_signals()
+
+    # -- coming online ----------------------------------------------------------------------------------------------
+
+    def _start_guard(self) -> Guard:
+        lock = self._place.guard_lock(self.id)
+        lease_s = self._project.worker.lease.total_seconds()
+        guard = Guard.start(
+            argv=lambda fd: guard_argv(lock=lock, lease_s=lease_s, bell_dir=self._place.bell, fd=fd),
+            lock=lock,
+            lease_s=lease_s,
+        )
+        guard.on_death = self._guard_died
+        return guard
+
+    def _guard_died(self) -> None:
+        """Called before the attempts that it had are settled as lost: what they left must be gone by then."""
+        if self._leaving:
+            return
+        kill_descendants()
+        self._log.error("the guard died, and with it all that it ran; starting another")
+        try:
+            self._guard = self._start_guard()
+        except (OSError, HueyctlError) as exc:
+            self._log.error(f"no other guard could be started: {exc}")
+            self._mailbox.post("broken")
+
+    def _register(self) -> None:
+        store = _open(self._place)
+        try:
+            store.register(self._record(), now=datetime.now(UTC))
+            store.readmit(list(self._project.jobs), now=datetime.now(UTC))
+        finally:
+            store.close()
+        ring(self._place.bell, b"event")
+
+    def _record(self) -> WorkerRecord:
+        return WorkerRecord(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=__version__,
+            file=str(self._project.path),
+            concurrency=self._concurrency,
+            jobs=tuple(self._project.jobs),
+            queues=self._queues,
+            lease_s=self._project.worker.lease.total_seconds(),
+            started_at=self._started_at,
+            beat_at=datetime.now(UTC),
+        )
+
+    def _say_online(self, new: bool) -> None:
+        queues = "all queues" if self._queues is None else "queues " + ", ".join(self._queues)
+        self._log.info(
+            f"worker {self.id} online: store {self._place.store}{' (new)' if new else ''}, "
+            f"{len(self._project.jobs)} jobs of {self._project.path}, concurrency {self._concurrency}, {queues}",
+            worker=self.id,
+        )
+        if self._ready_fd is not None:
+            os.write(int(self._ready_fd), b"1")
+            os.close(int(self._ready_fd))
+
+    def _prepare_threads(self) -> None:
+        if self._definitions.thread_targets():
+            python_path_for_threads([str(path) for path in self._project.pythonpath])
+
+    # -- working ----------------------------------------------------------------------------------------------------
+
+    def _work(self) -> int:
+        self._dispatcher = Dispatcher(
+            worker=self.id,
+            place=self._place,
+            bell=self._bell,
+            open_store=lambda: _open(self._place),
+            definitions=self._definitions,
+            guard=lambda: self._guard,
+            concurrency=self._concurrency,
+            queues=self._queues,
+            events=self,
+            log=self._log,
+        )
+        self._keeper = Keeper(
+            worker=self.id,
+            place=self._place,
+            open_store=lambda: _open(self._place),
+            project=lambda: self._project,
+            tick=lambda: self._guard.tick(),
+            running=self._dispatcher.under_way,
+            declared_dead=lambda: self._mailbox.post("declared-dead"),
+            ended=lambda: self._mailbox.post("ended"),
+            log=self._log,
+        )
+        self._huey = RunnerHuey(self._dispatcher.next_attempt, self._dispatcher.ended, self._definitions)
+        self._consumer = RunnerConsumer(self._huey, concurrency=self._concurrency)
+        self._keeper.start()
+        self._dispatcher.start()
+        self._consumer.start()
+        reason = self._attend()
+        return self._leave(reason)
+
+    def _attend(self) -> str:
+        """Sleep until there is something to do; returns why the worker is to end."""
+        next_check = time.monotonic() + HEALTH_CHECK_S
+        while True:
+            match self._mailbox.next(next_check - time.monotonic()):
+                case "TERM" | "INT" as signal:
+                    return f"SIG{signal}"
+                case "stop":
+                    return "asked to stop"
+                case "HUP" | "reload":
+                    self._reload()
+                case "idle":
+                    return "nothing is left that is due"
+                case "death":
+                    self._keeper.wake()
+                case "declared-dead":
+                    self._rise_again()
+                case "ended" | "broken":
+                    return "broken"
+            if time.monotonic() >= next_check:
+                next_check = time.monotonic() + HEALTH_CHECK_S
+                self._consumer.check_worker_health()
+                self._dispatcher.settle_dead_threads()
+
+    def _reload(self) -> None:
+        try:
+            project = load(self._project.path, environ=self._environ)
+            if project.store != self._project.store:
+                raise ConfigError([f"{project.path.name}: hueyctl.store: can't change while a worker runs; restart it"])
+            definitions = Definitions(project, self._environ)
+        except HueyctlError as exc:
+            self._log.error(f"not reloaded, going on with the old file: {exc.message}")
+            return
+        self._definitions = definitions
+        self._prepare_threads()
+        self._guard.recycle()
+        self._huey.swap(definitions)
+        self._dispatcher.swap(definitions)
+        try:
+            self._register()
+        except StoreError as exc:
+            self._log.warning(f"reloaded, but the store doesn't know of it yet: {exc}")
+        self._log.info(f"reloaded {project.path}: {len(project.jobs)} jobs")
+
+    def _rise_again(self) -> None:
+        """Somebody took this worker for dead, as it was silent for longer than its lease: what it ran is another's."""
+        self._log.error("this worker was silent for longer than its lease; its runs were given to others")
+        self._dispatcher.interrupt("stale")
+        self._register()
+
+    # -- what the dispatcher tells ----------------------------------------------------------------------------------
+
+    def asked(self, request: str) -> None:
+        """Somebody left a request in the store."""
+        self._mailbox.post(request)
+
+    def idle(self) -> None:
+        """There is nothing to do."""
+        if self._options.burst:
+            self._mailbox.post("idle")
+
+    def someone_died(self) -> None:
+        """A worker's processes are gone."""
+        self._mailbox.post("death")
+
+    def dispatcher_ended(self) -> None:
+        """The dispatcher's thread is over."""
+        self._mailbox.post("ended")
+
+    # -- leaving ----------------------------------------------------------------------------------------------------
+
+    def _leave(self, reason: str) -> int:
+        failure = self._dispatcher.failure or self._keeper.failure
+        if reason == "broken" or failure is not None:
+            return self._break_off(failure)
+        self._log.info(f"stopping: {reason}; {self._dispatcher.under_way()} under way")
+        self._dispatcher.drain()
+        self._consumer.finish()
+        if not self._wait_for_threads(self._project.worker.shutdown_timeout.total_seconds()):
+            self._log.warning("interrupting what is still under way")
+            self._dispatcher.interrupt("interrupted")
+            self._wait_for_threads(self._longest_kill_s(), interruptible=False)
+        self._leaving = True
+        if not self._dispatcher.stop(LAST_WRITE_S):
+            return self._break_off(self._dispatcher.failure)
+        self._keeper.stop()
+        self._guard.close(timeout=10.0)
+        store = _open(self._place)
+        try:
+            store.unregister(self.id, reason=reason, now=datetime.now(UTC))
+        finally:
+            store.close()
+        ring(self._place.bell, b"work")
+        self._log.info(f"worker {self.id} offline")
+        return 0
+
+    def _break_off(self, failure: BaseException | None) -> int:
+        """The store is lost to us: stop everything, and leave what ran to be rescued."""
+        self._leaving = True
+        self._log.error(f"worker {self.id} ends: {failure or 'its guard or its store failed'}")
+        return failure.exit_code if isinstance(failure, HueyctlError) else StoreError.exit_code
+
+    def _wait_for_threads(self, timeout: float, *, interruptible: bool = True) -> bool:
+        """Wait for Huey's threads to end; False: time is up, or a second signal came."""
+        deadline = time.monotonic() + timeout
+        while not self._consumer.finished():
+            letter = self._mailbox.next(min(JOIN_S, deadline - time.monotonic()))
+            if time.monotonic() >= deadline or (interruptible and letter in {"TERM", "INT"}):
+                return False
+            if not interruptible and not self._dispatcher.stoppable():
+                return False
+        return True
+
+    def _longest_kill_s(self) -> float:
+        return 5.0 + max((job.kill_after.total_seconds() for job in self._project.jobs.values()), default=0.0)
