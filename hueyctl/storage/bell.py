@@ -38,6 +38,11 @@ class Bell:
             os.chmod(path, 0o600)
 
     @property
+    def path(self) -> Path | None:
+        """Its socket, for its owner to pass over when ringing others; None: it could not be bound."""
+        return self._path
+
+    @property
     def rings(self) -> bool:
         """Can it be rung at all?"""
         return self._path is not None
@@ -65,10 +70,15 @@ class Bell:
         self._socket.close()
 
 
-def ring(dir: Path, kind: bytes = b"work") -> None:
-    """Ring every listener in `dir`. Never waits, never raises; sockets whose owner is dead are removed."""
+def ring(dir: Path, kind: bytes = b"work", *, skip: Path | None = None) -> None:
+    """Ring every listener in `dir`, but the one at `skip`. Never waits, never raises; sockets whose owner is dead are
+    removed.
+
+    Kinds: `work` (something may be claimable), `event` (something happened), `ask` (a request waits for a worker in
+    the store), `death` (a worker's processes are gone).
+    """
     try:
-        names = os.listdir(dir)
+        names = [name for name in os.listdir(dir) if skip is None or name != skip.name]
     except OSError:
         return
     if not names:
