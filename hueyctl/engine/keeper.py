@@ -149,8 +149,8 @@ class Keeper:
         rescued = [run for id, cause in dead.items() for run in store.rescue(id, cause=cause, now=datetime.now(UTC))]
         for run in rescued:
             self._log.warning(f"{run.job} {run.id[:8]} attempt {run.attempt} was lost with its worker: {run.state}")
-        for id in dead:
-            self._log.warning(f"worker {id} is dead: {dead[id]}")
+        for id, cause in dead.items():
+            self._log.warning(f"worker {id} is dead: {cause}")
         served = served_by([worker for worker in workers if worker.id not in dead])
         if store.sweep(served=served, now=datetime.now(UTC)) or rescued:
             ring(self._place.bell, b"work")

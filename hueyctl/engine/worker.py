@@ -35,7 +35,7 @@ from hueyctl.engine.mailbox import Mailbox
 from hueyctl.engine.queue import RunnerHuey
 from hueyctl.errors import ConfigError, HueyctlError, StoreError
 from hueyctl.model.definition import Project
-from hueyctl.process.client import Guard, become_subreaper, kill_descendants
+from hueyctl.process.client import Guard, GuardFailed, become_subreaper, kill_descendants
 from hueyctl.storage.bell import Bell, ring
 from hueyctl.storage.locks import hold
 from hueyctl.storage.place import Place
@@ -147,13 +147,9 @@ class _Worker:
     def _start_guard(self) -> Guard:
         lock = self._place.guard_lock(self.id)
         lease_s = self._project.worker.lease.total_seconds()
-        guard = Guard.start(
-            argv=lambda fd: guard_argv(lock=lock, lease_s=lease_s, bell_dir=self._place.bell, fd=fd),
-            lock=lock,
-            lease_s=lease_s,
+        return Guard.start(
+            argv=guard_argv(lock=lock, lease_s=lease_s, bell_dir=self._place.bell), on_death=self._guard_died
         )
-        guard.on_death = self._guard_died
-        return guard
 
     def _guard_died(self) -> None:
         """Called before the attempts that it had are settled as lost: what they left must be gone by then."""
@@ -163,7 +159,7 @@ class _Worker:
         self._log.error("the guard died, and with it all that it ran; starting another")
         try:
             self._guard = self._start_guard()
-        except (OSError, HueyctlError) as exc:
+        except (OSError, GuardFailed) as exc:
             self._log.error(f"no other guard could be started: {exc}")
             self._mailbox.post("broken")
 
@@ -226,7 +222,7 @@ class _Worker:
             place=self._place,
             open_store=lambda: _open(self._place),
             project=lambda: self._project,
-            tick=lambda: self._guard.tick(),
+            tick=self._tick,
             running=self._dispatcher.under_way,
             declared_dead=lambda: self._mailbox.post("declared-dead"),
             ended=lambda: self._mailbox.post("ended"),
@@ -289,6 +285,9 @@ class _Worker:
         self._log.error("this worker was silent for longer than its lease; its runs were given to others")
         self._dispatcher.interrupt("stale")
         self._register()
+
+    def _tick(self) -> None:
+        self._guard.tick()  # whichever it is by now
 
     # -- what the dispatcher tells ----------------------------------------------------------------------------------
 
