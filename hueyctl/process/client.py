@@ -48,7 +48,8 @@ class Guard:
     @classmethod
     def start(cls, *, argv: Sequence[str], on_death: Callable[[], None] | None = None) -> Guard:
         """Start `argv` (what `guard_argv` gives) with one end of a socket as its stdin, and wait until it holds its
-        lock. `on_death` is called once, on a thread of this class, when the guard ends without `close`.
+        lock. `on_death` is called once, on a thread of this class, when the guard ends without `close`, and before
+        any `run` returns because of that.
 
         Raises:
             GuardFailed: it ended at once, or said nothing for 30 s.
@@ -157,10 +158,12 @@ class Guard:
         if not self._closing:
             # It may still be killing what it started; only when it is gone is its end an end.
             self._process.wait()
+        if self.on_death is not None and not self._closing:
+            # Before anyone hears of it: what it left must be gone when its attempts are settled, or the next attempt
+            # of a run would overlap with this one.
+            self.on_death()
         for token, answer in orphaned.items():
             answer.put(Ended(token=token, outcome=Lost(_THE_GUARD_DIED)))
-        if self.on_death is not None and not self._closing:
-            self.on_death()
 
 
 def become_subreaper() -> bool:
