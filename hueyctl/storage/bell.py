@@ -91,7 +91,7 @@ def ring(dir: Path, kind: bytes = b"work", *, skip: Path | None = None) -> None:
             except ConnectionRefusedError:
                 _remove(dir / name)
             except OSError:
-                # EAGAIN: it hasn't read for a while (it may be stopped); ENOENT: it has just gone. Both hear of it later.
+                # EAGAIN: it hasn't read for a while (it may be stopped); ENOENT: it has just gone.
                 continue
 
 

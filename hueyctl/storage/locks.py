@@ -33,7 +33,7 @@ class HeldLock:
         """Let it go and remove its file; a second time does nothing."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            # Unlinked while it is still held: the other order would remove a file that somebody else has locked by then.
+            # Unlinked while still held: the other order could remove a file that somebody else has locked by then.
             with suppress(OSError):
                 os.unlink(self.path)
             os.close(fd)

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from hueyctl.errors import StoreError, StoreFull, StoreReadOnly
 
 # SQLite's log needs memory shared between its processes, and flock must reach all of them: neither holds over a
 # network. 9p and virtiofs are left out: they are how virtual machines see their own host's disk.
 NETWORK_FILE_SYSTEMS = frozenset(
-    "acfs afs beegfs ceph cifs coda davfs fhgfs glusterfs gpfs lustre ncpfs nfs nfs3 nfs4 ocfs2 "
-    "gfs2 orangefs pvfs2 smb smb2 smb3 smbfs fuse.ceph fuse.cephfs fuse.davfs fuse.gcsfuse fuse.glusterfs "
-    "fuse.goofys fuse.juicefs fuse.mount_s3 fuse.rclone fuse.s3fs fuse.s3backer fuse.smbnetfs fuse.sshfs".split()
+    {"acfs", "afs", "beegfs", "ceph", "cifs", "coda", "davfs", "fhgfs", "gfs2", "glusterfs", "gpfs", "lustre", "ncpfs"}
+    | {"nfs", "nfs3", "nfs4", "ocfs2", "orangefs", "pvfs2", "smb", "smb2", "smb3", "smbfs"}
+    | {"fuse.ceph", "fuse.cephfs", "fuse.davfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.goofys", "fuse.juicefs"}
+    | {"fuse.rclone", "fuse.s3backer", "fuse.s3fs", "fuse.smbnetfs", "fuse.sshfs"}
 )
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """The files and folders of the store at `path` (absolute)."""
 
     path: Path
@@ -59,7 +60,7 @@ class Place:
 
     @property
     def maintenance_lock(self) -> Path:
-        """Held by the one process that checkpoints, prunes and rescues. Named after the store: a folder may have two."""
+        """Held by the one process that checkpoints, prunes and rescues; named after its store: a folder may have two."""
         return self.path.with_name(self.path.name + ".maintenance")
 
     @property
@@ -138,7 +139,7 @@ def network_file_system(folder: Path, *, mountinfo: str | None = None) -> str | 
     for line in mountinfo.splitlines():
         mounted, _, typed = line.partition(" - ")
         point = _unescaped(mounted.split(" ")[4])
-        inside = point == "/" or target == point or target.startswith(point + "/")
+        inside = point in {"/", target} or target.startswith(point + "/")
         if inside and len(point) >= best:  # the last of equals: it is mounted over the others
             best, kind = len(point), typed.split(" ")[0]
     return kind if kind in NETWORK_FILE_SYSTEMS else None
