@@ -1,18 +1,194 @@
-"""Find `jobs.toml`, read it once, and return its definitions."""
+"""Find `jobs.toml`, read it once, and return its definitions: all of them, or all that is wrong with it."""
 
 from __future__ import annotations
 
+import os
+import re
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from hueyctl.model.definition import Project
+from hueyctl.config.flows import PIPELINE, SCHEDULE, check_hooks, read_pipelines, read_schedules
+from hueyctl.config.jobs import JOB, read_jobs
+from hueyctl.config.keys import read
+from hueyctl.config.reading import (
+    At,
+    File,
+    Keys,
+    duration,
+    filled_text,
+    integer,
+    list_of,
+    name,
+    named,
+    path,
+    program,
+    size,
+    some_time,
+    table,
+    timezone,
+)
+from hueyctl.config.unbuilt import unbuilt
+from hueyctl.errors import ConfigError
+from hueyctl.model.definition import Project, QueueSettings, Retention, WorkerSettings
+
+FILE_NAME = "jobs.toml"
+DEFAULT_STORE = ".hueyctl/queue.db"
+
+_LARGEST_FILE = 5 * 1024 * 1024
+_TOML_PLACE = re.compile(r" \(at (line \d+, column \d+|end of document)\)$")
+
+
+def _store(at: At, value: object) -> str | None:
+    found = filled_text(at, value)
+    if found is None:
+        return None
+    if "://" not in found:
+        place = path(at, found)
+        return None if place is None else str(place)
+    if found.startswith(("postgresql://", "postgres://")):
+        return found
+    # The address may hold a password, so no message repeats it.
+    at.wrong("expected a path, or an address that begins with postgresql://")
+    return None
+
+
+HUEYCTL: Keys = {"store": _store, "interpreter": program, "pythonpath": list_of(path), "timezone": timezone}
+WORKER: Keys = {
+    "concurrency": integer(1, 1000),
+    "queues": list_of(name, filled=True),
+    "lease": some_time(least=WorkerSettings().lease / 30),
+    "shutdown_timeout": duration,
+    "output_max": size(2**40),
+    "result_max": size(2**28),
+    "max_runs_per_child": integer(1),
+}
+QUEUE: Keys = {"concurrency": integer(1)}
+RETENTION: Keys = {"succeeded": duration, "failed": duration, "events": duration}
+SECTIONS = ("hueyctl", "worker", "queues", "retention", "defaults", "jobs", "pipelines", "schedules")
+FILE: Keys = dict.fromkeys(SECTIONS, table)
+TABLES: dict[str, Keys] = {
+    "[jobs.NAME]": JOB,
+    "[schedules.NAME]": SCHEDULE,
+    "[pipelines.NAME]": PIPELINE,
+    "[worker]": WORKER,
+    "[retention]": RETENTION,
+    "[hueyctl]": HUEYCTL,
+}
 
 
 def find(explicit: Path | None, *, cwd: Path, environ: Mapping[str, str]) -> Path:
-    """The file to use: `explicit`, HUEYCTL_FILE, or jobs.toml here or in the nearest parent; ConfigError if none."""
-    raise NotImplementedError
+    """The file to use, as an absolute path: `explicit`, HUEYCTL_FILE, or jobs.toml in `cwd` or its nearest parent.
+
+    A file that is named need not exist; `load` says so.
+
+    Raises:
+        ConfigError: none is named, and there is none.
+    """
+    named_file = explicit or environ.get("HUEYCTL_FILE")
+    if named_file:
+        return cwd / named_file
+    for folder in (cwd, *cwd.parents):
+        # A broken link counts: passing it over would silently use the file of a parent folder.
+        if os.path.lexists(folder / FILE_NAME):
+            return folder / FILE_NAME
+    raise ConfigError(
+        [f"there is no {FILE_NAME} in {cwd} or a folder above it"],
+        hint="`hueyctl init` writes one; or name one with --file PATH or HUEYCTL_FILE",
+    )
 
 
 def load(path: Path, *, environ: Mapping[str, str]) -> Project:
-    """The definitions in this file; ConfigError with everything that is wrong in it."""
-    raise NotImplementedError
+    """The definitions in this file, which is read once. Everything in them is built.
+
+    Raises:
+        ConfigError: the file can't be read, or something in it is wrong or not built yet; `problems` has all of it.
+    """
+    project, problems, defaults = _parsed(path, environ)
+    problems += unbuilt(project, defaults=defaults)
+    if problems:
+        raise ConfigError(problems)
+    return project
+
+
+def parse(path: Path, *, environ: Mapping[str, str]) -> Project:
+    """The definitions in this file, those included whose behaviour isn't built yet.
+
+    Raises:
+        ConfigError: the file can't be read, or something in it is wrong; `problems` has all of it.
+    """
+    project, problems, _ = _parsed(path, environ)
+    if problems:
+        raise ConfigError(problems)
+    return project
+
+
+def _parsed(path: Path, environ: Mapping[str, str]) -> tuple[Project, list[str], set[str]]:
+    """What is right in the file, what is wrong with it, and the keys that its [defaults] set."""
+    path = path.absolute()
+    raw = _toml(path)
+    file = File(path.name, path.parent, TABLES)
+    at = At(file)
+    read(at, raw, FILE)
+    # A section that isn't a table has been reported, and reads as an empty one.
+    raw = {section: value for section, value in raw.items() if isinstance(value, dict)}
+    own = read(at / "hueyctl", raw.get("hueyctl", {}), HUEYCTL)
+    if override := environ.get("HUEYCTL_STORE"):
+        own["store"] = _store(At(file) / "HUEYCTL_STORE", override) or ""
+    worker = read(at / "worker", raw.get("worker", {}), WORKER)
+    retention = read(at / "retention", raw.get("retention", {}), RETENTION)
+    queues = {
+        key: QueueSettings(**read(place, values, QUEUE))
+        for key, place, values in named(at / "queues", raw.get("queues", {}))
+    }
+    jobs = read_jobs(at, raw)
+    check_hooks(at, raw, jobs)
+    pipelines = read_pipelines(at, raw, jobs)
+    schedules = read_schedules(at, raw, jobs, pipelines, default_timezone=own.get("timezone", "UTC"))
+    own.setdefault("store", str(path.parent / DEFAULT_STORE))
+    own.setdefault("pythonpath", (path.parent,))
+    project = Project(
+        path=path,
+        **own,
+        worker=WorkerSettings(**worker),
+        queues=queues,
+        retention=Retention(**retention),
+        jobs={key: job for key, job in jobs.items() if job},
+        pipelines={key: pipeline for key, pipeline in pipelines.items() if pipeline},
+        schedules=schedules,
+    )
+    return project, file.problems, set(raw.get("defaults", {}))
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    name = path.name
+    try:
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+    except FileNotFoundError as exc:
+        raise ConfigError([f"{name}: there is no such file ({path})"], hint="`hueyctl init` writes one") from exc
+    except IsADirectoryError as exc:
+        raise ConfigError([f"{name}: expected a file, got a folder ({path})"]) from exc
+    # ValueError: a NUL in the path.
+    except (OSError, ValueError) as exc:
+        raise ConfigError([f"{name}: can't be read: {getattr(exc, 'strerror', None) or exc} ({path})"]) from exc
+    if len(content) > _LARGEST_FILE:
+        raise ConfigError([f"{name}: larger than 5 MiB"])
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as exc:
+        line = content.count(b"\n", 0, exc.start) + 1
+        raise ConfigError([f"{name}: line {line}: not UTF-8 (byte 0x{content[exc.start]:02x})"]) from exc
+    except RecursionError as exc:
+        raise ConfigError([f"{name}: nested too deeply"]) from exc
+    # TOMLDecodeError is one; an integer of thousands of digits raises a plain one.
+    except ValueError as exc:
+        raise ConfigError([f"{name}: {_broken(str(exc))}"]) from exc
+
+
+def _broken(message: str) -> str:
+    """tomllib's message, with the place first: `line 3, column 5: …`."""
+    place = _TOML_PLACE.search(message)
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in _TOML_PLACE.sub("", message)[:200])
+    return f"{place[1]}: {text}" if place else text

@@ -1,0 +1,242 @@
+"""`[pipelines.NAME]` and `[schedules.NAME]`: what refers to jobs, and to the parameters that they take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from hueyctl.config import declared
+from hueyctl.config.keys import read
+from hueyctl.config.reading import (
+    At,
+    Keys,
+    anything,
+    duration,
+    filled_text,
+    flag,
+    in_utc,
+    instant,
+    integer,
+    name,
+    named,
+    one_of,
+    some_time,
+    table,
+    text,
+    timezone,
+)
+from hueyctl.model.command import alone, placeholders
+from hueyctl.model.definition import Job, Param, Pipeline, Schedule, Step
+from hueyctl.model.params import checked
+from hueyctl.model.wording import did_you_mean, quoted, shown
+
+Jobs = Mapping[str, Job | None]
+Pipelines = Mapping[str, Pipeline | None]
+
+CRON_ALIASES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+
+
+def _cron(at: At, value: object) -> str | None:
+    found = filled_text(at, value)
+    if found is None:
+        return None
+    from cronsim import CronSim, CronSimError
+
+    word = found.strip().lower()
+    try:
+        CronSim(CRON_ALIASES.get(word, word), datetime(2000, 1, 1))
+    # ValueError: a number of thousands of digits.
+    except (CronSimError, ValueError) as exc:
+        hint = did_you_mean(word, CRON_ALIASES) if word.startswith("@") else f" ({str(exc)[:60].lower()})"
+        at.wrong(f'expected a cron expression like "30 2 * * *", got {shown(found)}{hint}')
+        return None
+    return found.strip()
+
+
+PIPELINE: Keys = {"description": text, "params": declared.params, "steps": anything}
+STEP: Keys = {"job": name, "params": table}
+SCHEDULE: Keys = {
+    "job": name,
+    "pipeline": name,
+    "params": table,
+    "priority": integer(),
+    "queue": name,
+    "cron": _cron,
+    "every": some_time(),
+    "offset": duration,
+    "at": instant,
+    "timezone": timezone,
+    "start": instant,
+    "end": instant,
+    "enabled": flag,
+    "jitter": duration,
+    "overlap": one_of("skip", "queue", "allow", "replace"),
+    "catch_up": one_of("none", "latest", "all"),
+    "catch_up_window": duration,
+    "catch_up_max": integer(1),
+    "grace": duration,
+}
+
+
+def check_hooks(at: At, raw: Mapping[str, Any], jobs: Jobs) -> None:
+    """Say where `on_failure` and `on_success` name no job; where the default does, it is said once, there."""
+    tables = [(at / "defaults", raw.get("defaults"))]
+    every = raw.get("jobs")
+    tables += [(at / "jobs" / key, item) for key, item in every.items()] if isinstance(every, dict) else []
+    for place, item in tables:
+        for key in ("on_failure", "on_success"):
+            if isinstance(item, dict) and isinstance(target := item.get(key), str):
+                _check_known(place / key, "job", target, jobs)
+
+
+def read_pipelines(at: At, raw: Mapping[str, Any], jobs: Jobs) -> dict[str, Pipeline | None]:
+    """The pipelines of the file; None for one that is wrong, which has been reported."""
+    found: dict[str, Pipeline | None] = {}
+    for key, place, values in named(at / "pipelines", raw.get("pipelines", {})):
+        count = len(at.problems)
+        if key in jobs:
+            place.wrong("there is a job of this name; jobs and pipelines share their names")
+        if key == "last":
+            place.wrong('"last" means the newest run; choose another name')
+        given = read(place, values, PIPELINE)
+        params = {param.name: param for param in given.get("params", ())}
+        given["steps"] = _steps(place / "steps", values.get("steps"), jobs, params)
+        found[key] = Pipeline(name=key, **given) if len(at.problems) == count else None
+    return found
+
+
+def _steps(at: At, value: object, jobs: Jobs, params: Mapping[str, Param]) -> tuple[Any, ...]:
+    """Steps in a line; in each list within, the other way round: side by side in a line, in a line side by side."""
+    if not isinstance(value, list) or not value:
+        at.wrong(f"expected a list of one or more steps, got {'none' if not value else shown(value)}")
+        return ()
+    return tuple(
+        _steps(at[index], item, jobs, params) if isinstance(item, list) else _step(at[index], item, jobs, params)
+        for index, item in enumerate(value)
+    )
+
+
+def _step(at: At, value: object, jobs: Jobs, params: Mapping[str, Param]) -> Step | None:
+    if not isinstance(value, str | dict):
+        at.wrong(f'expected a job\'s name, {{ job = "…", params = … }} or a list of steps, got {shown(value)}')
+        return None
+    given: dict[str, Any] = {"job": value} if isinstance(value, str) else read(at, value, STEP)
+    if "job" not in given:
+        if not isinstance(value, dict) or "job" not in value:
+            at.wrong("a step needs its job")
+        return None
+    place = at if isinstance(value, str) else at / "job"
+    if _check_known(place, "job", given["job"], jobs) and (job := jobs[given["job"]]):
+        _check_params(at / "params", given.get("params", {}), job.params, params)
+    return Step(**given)
+
+
+def read_schedules(
+    at: At,
+    raw: Mapping[str, Any],
+    jobs: Jobs,
+    pipelines: Pipelines,
+    *,
+    default_timezone: str,
+) -> dict[str, Schedule]:
+    """The schedules of the file that are right; what is wrong with the others has been reported."""
+    found = {}
+    for key, place, values in named(at / "schedules", raw.get("schedules", {})):
+        count = len(at.problems)
+        given = read(place, values, SCHEDULE)
+        given.setdefault("timezone", default_timezone)
+        _resolve_target(place, key, values, given, jobs=jobs, pipelines=pipelines)
+        _check_times(place, values, given)
+        if len(at.problems) == count:
+            found[key] = Schedule(name=key, **given)
+    return found
+
+
+def _resolve_target(
+    at: At, key: str, raw: Mapping[str, Any], given: dict[str, Any], *, jobs: Jobs, pipelines: Pipelines
+) -> None:
+    if "job" in raw and "pipeline" in raw:
+        at.wrong("expected job or pipeline, got both")
+        return
+    if "job" not in raw and "pipeline" not in raw:
+        if key not in jobs and key not in pipelines:
+            at.wrong(
+                f"expected job or pipeline, got neither, and there is no job {quoted(key)}{did_you_mean(key, jobs)}"
+            )
+            return
+        given["pipeline" if key in pipelines else "job"] = key
+    kind = "pipeline" if "pipeline" in raw or "pipeline" in given else "job"
+    target = given.pop(kind, None)
+    known: Mapping[str, Job | Pipeline | None] = jobs if kind == "job" else pipelines
+    if target is None or not _check_known(at / kind, kind, target, known):
+        return
+    given |= {"target": target, "target_kind": kind}
+    if definition := known[target]:
+        _check_params(at / "params", given.get("params", {}), definition.params, None)
+
+
+def _check_times(at: At, raw: Mapping[str, Any], given: dict[str, Any]) -> None:
+    rules = [key for key in ("cron", "every", "at") if key in raw]
+    if len(rules) != 1:
+        at.wrong(f"expected exactly one of cron, every and at, got {' and '.join(rules) or 'none'}")
+    if "offset" in raw and "every" not in raw:
+        (at / "offset").wrong("an offset goes with every")
+    elif given.get("offset", timedelta(0)) >= given.get("every", timedelta.max):
+        (at / "offset").wrong("expected an offset shorter than every")
+    for key in ("at", "start", "end"):
+        if key in given:
+            given[key] = in_utc(at / key, given[key], given["timezone"])
+    start, end = given.get("start"), given.get("end")
+    if start and end and end <= start:
+        (at / "end").wrong("expected an end after the start")
+
+
+def _check_known(at: At, kind: str, target: str, known: Mapping[str, object]) -> bool:
+    if target in known:
+        return True
+    at.wrong(f"there is no {kind} {quoted(target)}{did_you_mean(target, known)}")
+    return False
+
+
+def _check_params(
+    at: At, given: Mapping[str, Any], takes: Iterable[Param], pipeline: Mapping[str, Param] | None
+) -> None:
+    """Check what a step or a schedule gives against what its target takes.
+
+    In a step, `{name}` is a parameter of its pipeline; in a schedule (`pipeline` None), text is text.
+    """
+    by_name = {param.name: param for param in takes}
+    for key, value in given.items():
+        param = by_name.get(key)
+        if param is None:
+            (at / key).wrong(f"there is no such parameter{did_you_mean(key, by_name)}")
+        elif pipeline is not None and isinstance(value, str) and placeholders([value]):
+            _check_handed_on(at / key, value, param, pipeline)
+        else:
+            try:
+                checked(param, value)
+            except ValueError as exc:
+                (at / key).wrong(str(exc))
+    for param in by_name.values():
+        if param.required and param.name not in given:
+            (at / param.name).wrong("this parameter is required")
+
+
+def _check_handed_on(at: At, value: str, param: Param, pipeline: Mapping[str, Param]) -> None:
+    for found in sorted(placeholders([value])):
+        source = pipeline.get(found)
+        if source is None:
+            at.wrong(f"the pipeline has no parameter {quoted(found)}{did_you_mean(found, pipeline)}")
+        elif alone(value) and source.type != param.type:
+            at.wrong(f"expected a parameter of type {param.type}, and {{{found}}} is of type {source.type}")
+        elif not alone(value) and (param.type != "string" or source.type == "array"):
+            at.wrong(f"{{{found}}} inside text makes text: expected a value of type {param.type}")

@@ -1,0 +1,35 @@
+"""What `jobs.toml` can say and this version can't do yet: said clearly, never passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from hueyctl import __version__
+from hueyctl.config.reading import At, File
+from hueyctl.model.definition import Project
+
+JOB_KEYS = ("max_concurrent", "lock", "rate_limit", "unique", "on_failure", "on_success")
+
+
+def unbuilt(project: Project, *, defaults: Collection[str] = ()) -> list[str]:
+    """A line for each thing in use that isn't built yet: `jobs.toml: jobs.fetch.lock: not built yet in …; remove it`.
+
+    A key that stands in `defaults` ([defaults]) is named there once, and not at every job that gets it.
+    """
+    file = File(project.path.name, project.dir, {})
+    at = At(file)
+    places = [at / "defaults" / key for key in JOB_KEYS if key in defaults]
+    for name, job in project.jobs.items():
+        places += [
+            at / "jobs" / name / key for key in JOB_KEYS if key not in defaults and getattr(job, key) is not None
+        ]
+    for name, queue in project.queues.items():
+        if queue.concurrency is not None:
+            places.append(at / "queues" / name / "concurrency")
+    places += [at / "pipelines" / name for name in project.pipelines]
+    places += [at / "schedules" / name for name in project.schedules]
+    if "://" in project.store:
+        places.append(at / "hueyctl" / "store (or HUEYCTL_STORE)")
+    for place in places:
+        place.wrong(f"not built yet in hueyctl {__version__}; remove it")
+    return file.problems
