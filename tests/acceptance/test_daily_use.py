@@ -1,0 +1,304 @@
+"""How a user uses it: `worker start`, `enqueue fetch --priority 10`, `events --follow`, in the repository's example."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from harness import Project, eventually
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def example(project: Project) -> Project:
+    """The repository's own jobs.toml and what it runs, copied to a folder elsewhere."""
+    shutil.copy(REPOSITORY / "jobs.toml", project.dir)
+    shutil.copytree(REPOSITORY / "examples", project.dir / "examples")
+    shutil.copy(REPOSITORY / "README.md", project.dir)
+    return project
+
+
+def test_three_commands_are_all_that_a_user_needs(example: Project) -> None:
+    with example.worker() as worker:
+        follower = example.popen("events", "--follow")
+        run = example.enqueue("fetch", "--priority", "10")
+        example.reaches(run, "succeeded")
+        assert (example.dir / "build" / "page.html").read_text() == (example.dir / "examples" / "page.html").read_text()
+        assert example.run(run)["priority"] == 10
+        follower.send_signal(signal.SIGINT)
+        out, _ = follower.communicate(timeout=20)
+        lines = [line for line in out.decode().splitlines() if run[:8] in line]
+        assert [word for line in lines for word in line.split() if word in {"enqueued", "executing", "complete"}] == [
+            "enqueued",
+            "executing",
+            "complete",
+        ]
+        assert follower.returncode == 130
+        assert str(example.store) in worker.log
+
+
+def test_every_job_of_the_example_runs_without_parameters(example: Project) -> None:
+    names = [job["name"] for job in example.cli("jobs", "--json").json["jobs"]]
+    assert set(names) == {"fetch", "words", "archive", "flaky", "slow"}
+    runs = {name: example.enqueue(name) for name in names if name != "slow"}
+    runs["slow"] = example.enqueue("slow", "steps=1")
+    example.burst()
+    assert {name: example.run(run)["state"] for name, run in runs.items()} == dict.fromkeys(names, "succeeded")
+    assert example.run(runs["flaky"])["attempt"] == 3
+    assert example.run(runs["words"])["result"]["words"] > 0
+
+
+def test_check_finds_nothing_wrong_with_the_example(example: Project) -> None:
+    result = example.cli("check")
+    assert len(result.out.splitlines()) == 1, result
+    assert not result.err, result
+
+
+def test_what_init_writes_is_right_and_its_jobs_run(project: Project) -> None:
+    project.cli("init")
+    project.cli("check")
+    names = [job["name"] for job in project.cli("jobs", "--json").json["jobs"]]
+    assert names
+    for name in names:
+        project.enqueue(name)
+    project.burst()
+    assert {run["job"] for run in project.runs("--state", "succeeded")} == set(names)
+
+
+def test_init_leaves_a_file_alone_that_is_there(project: Project) -> None:
+    project.write("# mine\n")
+    result = project.cli("init", code=1)
+    assert "jobs.toml" in result.err
+    assert (project.dir / "jobs.toml").read_text() == "# mine\n"
+
+
+def test_the_demo_plays_to_its_end(installed: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = subprocess.run(
+        [installed / "python", REPOSITORY / "examples" / "demo.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert time.monotonic() - began < 60
+    assert "$ hueyctl enqueue fetch" in done.stdout
+    assert "retrying" in done.stdout
+    assert "revoked" in done.stdout
+
+
+def test_the_file_is_found_from_a_folder_below_it(example: Project) -> None:
+    below = example.dir / "some" / "where"
+    below.mkdir(parents=True)
+    run = example.cli("enqueue", "fetch", cwd=below).out.strip()
+    example.burst()
+    assert example.run(run)["state"] == "succeeded"
+    assert example.store.exists()
+
+
+def test_a_file_elsewhere_is_named_by_option_or_variable(example: Project, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    path = str(example.dir / "jobs.toml")
+    by_option = example.cli("--file", path, "enqueue", "fetch", cwd=elsewhere).out.strip()
+    by_variable = example.cli("enqueue", "fetch", cwd=elsewhere, env={"HUEYCTL_FILE": path}).out.strip()
+    assert {run["id"] for run in example.runs()} == {by_option, by_variable}
+
+
+def test_the_store_can_lie_elsewhere(example: Project, tmp_path: Path) -> None:
+    store = tmp_path / "stores" / "mine.db"
+    run = example.cli("enqueue", "fetch", env={"HUEYCTL_STORE": str(store)}).out.strip()
+    assert store.exists()
+    assert not example.store.exists()
+    listed = example.cli("runs", "--json", env={"HUEYCTL_STORE": str(store)}).json["runs"]
+    assert [row["id"] for row in listed] == [run]
+
+
+def test_the_store_is_for_its_owner_alone_and_out_of_version_control(example: Project) -> None:
+    example.enqueue("fetch")
+    assert example.store.parent.stat().st_mode & 0o777 == 0o700
+    assert (example.store.parent / ".gitignore").read_text().strip() == "*"
+
+
+def test_the_worker_says_where_its_store_is_and_whether_it_is_new(example: Project) -> None:
+    first = example.burst()
+    assert str(example.store) in first
+    assert "new" in first
+    second = example.burst()
+    assert str(example.store) in second
+    assert "new" not in second
+
+
+def test_a_run_in_json_has_exactly_these_keys(example: Project) -> None:
+    run = example.enqueue("words", "top=1")
+    example.burst()
+    found = example.run(run)
+    assert (
+        list(found)
+        == (
+            "id job state priority queue attempt retries_left losses params result result_error exit_code error reason "
+            "trigger schedule scheduled_at pipeline worker enqueued_at due_at started_at finished_at"
+        ).split()
+    )
+    assert found["id"] == run
+    assert found["params"] == {"path": "README.md", "top": 1}
+    assert found["enqueued_at"].endswith("Z")
+    assert found["schedule"] is None
+
+
+def test_an_event_in_json_has_exactly_these_keys(example: Project) -> None:
+    run = example.enqueue("fetch")
+    (event,) = example.events("--run", run)
+    assert list(event) == ("schema seq time type state run job attempt worker schedule slot pipeline by data".split())
+    assert (event["schema"], event["type"], event["state"]) == (1, "enqueued", "queued")
+    assert "@" in event["by"]
+
+
+def test_a_run_is_named_by_prefix_by_job_or_as_the_last(example: Project) -> None:
+    first = example.enqueue("fetch")
+    last = example.enqueue("archive")
+    assert example.run(first[:8])["id"] == first
+    assert example.run("fetch")["id"] == first
+    assert example.run("archive")["id"] == last
+    assert example.run("last")["id"] == last
+
+
+def test_a_batch_is_taken_in_whole_or_not_at_all(example: Project) -> None:
+    good = '{"job": "fetch", "params": {"out": "a"}, "priority": 5}\n{"job": "words"}\n'
+    ids = example.cli("enqueue", "--batch", "-", stdin=good).out.split()
+    assert [example.run(id)["job"] for id in ids] == ["fetch", "words"]
+    assert example.run(ids[0])["priority"] == 5
+    bad = example.cli("enqueue", "--batch", "-", stdin=good + '{"job": "fetsh"}\n', code=3)
+    assert "3" in bad.err
+    assert "fetsh" in bad.err
+    broken = example.cli("enqueue", "--batch", "-", stdin=good + '{"job": "fetch", "params": {"colour": 1}}\n', code=2)
+    assert "colour" in broken.err
+    assert len(example.runs()) == 2
+
+
+def test_an_id_given_twice_means_one_run(example: Project) -> None:
+    id = "0c5b9ac8-6e0b-4b1e-9a3e-6a3f6a2f9d11"
+    assert example.enqueue("fetch", "--id", id) == id
+    assert example.enqueue("fetch", "--id", id) == id
+    assert len(example.runs()) == 1
+    example.cli("enqueue", "fetch", "out=other", "--id", id, code=1)
+    example.cli("enqueue", "words", "--id", id, code=1)
+    assert len(example.runs()) == 1
+
+
+def test_logs_and_result_give_what_a_run_printed_and_returned(project: Project) -> None:
+    project.write(
+        """
+        [jobs.two]
+        script = "echo out $HUEYCTL_ATTEMPT; echo err $HUEYCTL_ATTEMPT >&2; [ $HUEYCTL_ATTEMPT = 2 ]"
+        retries = 1
+        [jobs.json]
+        command = ["printf", '{"a": [1, 2]}']
+        result = "json"
+        """
+    )
+    run, document = project.enqueue("two"), project.enqueue("json")
+    project.burst()
+    last = project.cli("logs", run)
+    assert "out 2" in last.out
+    assert "out 2" in project.cli("logs", run, "--attempt", "2").out
+    first = project.cli("logs", run, "--attempt", "1")
+    assert "out 1" in first.out
+    assert "err 1" in first.out + first.err
+    assert project.cli("result", run).out == "out 2\n"
+    assert project.run(run)["result"] == "out 2"
+    assert project.run(document)["result"] == {"a": [1, 2]}
+    assert json.loads(project.cli("result", document).out) == {"a": [1, 2]}
+
+
+def test_logs_follow_a_run_until_it_ends(project: Project) -> None:
+    project.write(
+        """
+        [jobs.steps]
+        script = "echo one; until [ -e go ]; do sleep 0.05; done; echo two"
+        """
+    )
+    with project.worker():
+        run = project.enqueue("steps")
+        eventually(lambda: "one" in project.cli("logs", run).out)
+        follower = project.popen("logs", run, "-f")
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == b"one\n"
+        (project.dir / "go").touch()
+        assert follower.stdout.read() == b"two\n"
+        assert follower.wait(20) == 0
+        follower.communicate()
+
+
+def test_progress_is_seen_while_a_run_goes_on(project: Project) -> None:
+    project.write(
+        """
+        [jobs.steps]
+        script = "echo '40/100 resizing' > $HUEYCTL_PROGRESS; until [ -e go ]; do sleep 0.05; done"
+        """
+    )
+    with project.worker():
+        run = project.enqueue("steps")
+        eventually(lambda: "40/100 resizing" in project.cli("inspect", run).out)
+        assert "40/100 resizing" in project.cli("inspect").out
+        (project.dir / "go").touch()
+        project.reaches(run, "succeeded")
+
+
+def test_pausing_a_job_a_queue_or_all_holds_back_what_is_new_and_nothing_else(project: Project) -> None:
+    project.write(
+        """
+        [jobs.one]
+        command = ["true"]
+        [jobs.two]
+        command = ["true"]
+        queue = "other"
+        """
+    )
+    with project.worker():
+        project.cli("pause", "--job", "one", "--note", "until monday")
+        held, free = project.enqueue("one"), project.enqueue("two")
+        project.reaches(free, "succeeded")
+        assert project.run(held)["state"] == "queued"
+        assert "until monday" in project.cli("inspect", held).out
+        assert "until monday" in project.cli("inspect").out
+        project.cli("resume", "--job", "one")
+        project.reaches(held, "succeeded")
+
+        project.cli("pause", "--queue", "other")
+        held, free = project.enqueue("two"), project.enqueue("one")
+        project.reaches(free, "succeeded")
+        assert project.run(held)["state"] == "queued"
+        project.cli("resume", "--queue", "other")
+        project.reaches(held, "succeeded")
+
+        project.cli("pause")
+        first, second = project.enqueue("one"), project.enqueue("two")
+        assert project.run(first)["state"] == "queued"
+        project.cli("resume")
+        project.reaches(first, "succeeded")
+        project.reaches(second, "succeeded")
+    types = [event["type"] for event in project.events() if event["type"] in {"paused", "resumed"}]
+    assert types == ["paused", "resumed"] * 3
+
+
+def test_a_run_here_and_now_leaves_nothing_behind(project: Project) -> None:
+    project.write(
+        """
+        [jobs.greet]
+        command = ["echo", "hello {name}"]
+        params = { name = "world" }
+        """
+    )
+    result = project.cli("run", "greet", "name=you")
+    assert result.out == "hello you\n"
+    assert len(result.err.splitlines()) == 1, result
+    assert not project.store.exists()
