@@ -1,4 +1,4 @@
-"""One `jobs.toml` and its store, opened as far as a use case needs. For one thread; the Python API keeps one per thread."""
+"""One `jobs.toml` and its store, opened as far as a use case needs. For one thread: the Python API has one for each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from hueyctl.errors import StoreReadOnly
 from hueyctl.model.definition import Job, Project
 from hueyctl.storage.bell import ring
 from hueyctl.storage.place import Place
-from hueyctl.storage.sqlite import SqliteStore, open_store
+from hueyctl.storage.sqlite import open_store
+from hueyctl.storage.store import Store
 
 
 class Session:
@@ -22,14 +23,14 @@ class Session:
         self.project = project
         self.by = by
         self.place = Place(Path(project.store))
-        self._reader: SqliteStore | None = None
-        self._writer: SqliteStore | None = None
+        self._reader: Store | None = None
+        self._writer: Store | None = None
 
     def job(self, name: str) -> Job | None:
         """The definition of a job, or None."""
         return self.project.jobs.get(name)
 
-    def reader(self) -> SqliteStore:
+    def reader(self) -> Store:
         """The store, for reading; raises StoreMissing where there is none yet."""
         if self._writer:
             return self._writer
@@ -37,15 +38,17 @@ class Session:
             self._reader = open_store(self.place.store, read_only=True)
         return self._reader
 
-    def writer(self) -> SqliteStore:
+    def writer(self) -> Store:
         """The store, for changing what is in it; raises StoreMissing where there is none yet."""
         if not self._writer:
             self._writer = open_store(self.place.store)
         return self._writer
 
-    def creator(self) -> SqliteStore:
+    def creator(self) -> Store:
         """The store, for changing what is in it; made where there is none yet."""
         if not self._writer:
+            if not self.place.store.exists():
+                self.place.prepare()
             self._writer = open_store(self.place.store, create=True)
         return self._writer
 

@@ -1,0 +1,221 @@
+"""Changes that users ask for: revoke, retry, pause and resume. One answer for each run, whether it was done or not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Literal
+
+import msgspec
+
+from hueyctl.app.finding import find_runs, known_job, known_queue, known_schedule, select_runs
+from hueyctl.app.public import PublicRun, public
+from hueyctl.app.session import Session
+from hueyctl.app.watch import Watch
+from hueyctl.errors import WaitTimeout
+from hueyctl.model.run import LIVE, Run, RunState
+from hueyctl.storage.locks import worker_is_dead
+from hueyctl.storage.store import Pause, Revocation, RunFilter
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """What a change did to one run: `run` after it; `refusal` says why it was not done (None: it was)."""
+
+    run: PublicRun
+    refusal: str | None = None
+    hint: str | None = None
+
+
+def revoke(
+    session: Session, runs: Iterable[Sequence[Run]], *, kill: bool, timeout: timedelta | None, clock: Clock
+) -> list[Effect]:
+    """Never let these runs start, and with `kill` stop those that run; returns when they have stopped.
+
+    Raises:
+        WaitTimeout: one still runs after `timeout`. It stays revoked: no other attempt will follow.
+    """
+    effects: dict[str, Effect] = {}
+    stopping: list[str] = []
+    for page in runs:
+        ids = [run.id for run in page]
+        for revocation in session.writer().revoke(ids, kill=kill, by=session.by, now=clock()):
+            effects[revocation.run.id] = _effect(session, revocation)
+            if revocation.effect == "requested":
+                stopping.append(revocation.run.id)
+    if effects:
+        session.ring()
+    for run in _stopped(session, stopping, timeout, clock):
+        effects[run.id] = _after_kill(session, run)
+    return list(effects.values())
+
+
+def to_revoke(session: Session, texts: Sequence[str], where: RunFilter) -> Iterator[Sequence[Run]]:
+    """The runs to revoke: those named, or all live ones that match."""
+    if texts:
+        return iter([find_runs(session, texts)])
+    return select_runs(session, msgspec.structs.replace(where, states=where.states or tuple(LIVE)))
+
+
+def to_retry(session: Session, texts: Sequence[str], where: RunFilter) -> Iterator[Sequence[Run]]:
+    """The runs to retry: those named, or all that match; where no state is given, failed ones alone."""
+    if texts:
+        return iter([find_runs(session, texts)])
+    return select_runs(session, msgspec.structs.replace(where, states=where.states or (RunState.FAILED,)))
+
+
+def retry(session: Session, runs: Iterable[Sequence[Run]], *, clock: Clock) -> list[Effect]:
+    """Bring ended runs back: same id, attempts count on, retries afresh."""
+    effects = []
+    for page in runs:
+        for retried in session.writer().retry([run.id for run in page], by=session.by, now=clock()):
+            again = retried.run.state is RunState.SUCCEEDED and retried.refusal is not None
+            hint = f"`hueyctl retry --again {retried.run.id[:8]}` enqueues a copy" if again else None
+            effects.append(Effect(_public(session, retried.run), retried.refusal, hint))
+    if effects:
+        session.ring()
+    return effects
+
+
+class Switched(msgspec.Struct, frozen=True, kw_only=True):
+    """A switch that was set or unset (`changed` false: it wasn't set). `running` go on, `waiting` wait in its scope."""
+
+    kind: Literal["all", "job", "queue", "schedule"]
+    name: str
+    note: str | None = None
+    changed: bool = True
+    running: int = 0
+    waiting: int = 0
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True):
+    """What to pause or resume; with nothing named, everything."""
+
+    jobs: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    schedules: tuple[str, ...] = ()
+
+    def switches(self) -> list[tuple[Literal["all", "job", "queue", "schedule"], str]]:
+        """(kind, name) of each switch."""
+        named: list[tuple[Literal["all", "job", "queue", "schedule"], str]] = [
+            *(("job", name) for name in self.jobs),
+            *(("queue", name) for name in self.queues),
+            *(("schedule", name) for name in self.schedules),
+        ]
+        return named or [("all", "")]
+
+
+def pause(session: Session, scope: Scope, *, note: str | None, now: datetime) -> list[Switched]:
+    """Let nothing new be claimed or fired in this scope, from now on; what runs goes on. Durable.
+
+    Raises:
+        NotFound: there is no such job, queue or schedule.
+    """
+    session.creator()
+    for kind, name in scope.switches():
+        _KNOWN[kind](session, name)
+    pauses = [Pause(kind=kind, name=name, note=note, by=session.by, at=now) for kind, name in scope.switches()]
+    session.writer().pause(pauses)
+    session.ring()
+    return [_switched(session, each.kind, each.name, note=note) for each in pauses]
+
+
+def resume(session: Session, scope: Scope, *, now: datetime) -> list[Switched]:
+    """Unset these switches; each is independent of the others."""
+    store = session.writer()
+    done = []
+    for kind, name in scope.switches():
+        was_set = store.resume(kind, name, by=session.by, now=now)
+        if not was_set:
+            _KNOWN[kind](session, name)
+        done.append(_switched(session, kind, name, changed=was_set))
+    session.ring()
+    return done
+
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The clock that use cases which take time are given."""
+    return datetime.now(UTC)
+
+
+_KNOWN: dict[str, Callable[[Session, str], object]] = {
+    "all": lambda session, name: None,
+    "job": known_job,
+    "queue": known_queue,
+    "schedule": known_schedule,
+}
+
+
+def _switched(
+    session: Session,
+    kind: Literal["all", "job", "queue", "schedule"],
+    name: str,
+    *,
+    note: str | None = None,
+    changed: bool = True,
+) -> Switched:
+    lines = [
+        line
+        for line in session.writer().lines()
+        if kind == "all" or (kind == "job" and line.job == name) or (kind == "queue" and line.queue == name)
+    ]
+    return Switched(
+        kind=kind,
+        name=name,
+        note=note,
+        changed=changed,
+        running=sum(line.count for line in lines if line.state is RunState.RUNNING),
+        waiting=sum(line.count for line in lines if line.state in (RunState.QUEUED, RunState.SCHEDULED)),
+    )
+
+
+def _public(session: Session, run: Run) -> PublicRun:
+    return public(run, session.job(run.job))
+
+
+def _effect(session: Session, revocation: Revocation) -> Effect:
+    run = _public(session, revocation.run)
+    match revocation.effect:
+        case "running":
+            return Effect(run, "is running", f"`hueyctl revoke --kill {run.id[:8]}` stops it")
+        case "ended" if run.state is not RunState.REVOKED:
+            return Effect(run, f"has already {_ENDED[run.state]}")
+        case _:
+            return Effect(run)
+
+
+def _after_kill(session: Session, run: Run) -> Effect:
+    if run.state is RunState.REVOKED:
+        return Effect(_public(session, run))
+    return Effect(_public(session, run), f"has {_ENDED.get(run.state, run.state)} before it could be stopped")
+
+
+_ENDED = {
+    RunState.SUCCEEDED: "succeeded",
+    RunState.FAILED: "failed",
+    RunState.EXPIRED: "expired",
+    RunState.SKIPPED: "been skipped",
+}
+
+
+def _stopped(session: Session, ids: Sequence[str], timeout: timedelta | None, clock: Clock) -> Iterator[Run]:
+    """Each of these runs when its attempt has stopped."""
+    if not ids:
+        return
+    deadline = None if timeout is None else monotonic() + timeout.total_seconds()
+    store = session.writer()
+    with Watch(session) as watch:
+        for id in ids:
+            while (run := store.get(id)) and run.state is RunState.RUNNING:
+                if run.worker and worker_is_dead(session.place, run.worker):
+                    # Nobody else may be alive to find that out.
+                    store.rescue(run.worker, cause="its worker died", now=clock())
+                    session.ring()
+                elif not watch.wait(deadline):
+                    hint = f"it is being stopped: `hueyctl inspect {id[:8]}`"
+                    raise WaitTimeout(f"run {id[:8]} of {run.job} still runs", hint=hint)
+            if run:
+                yield run

@@ -1,0 +1,194 @@
+"""All about one run, or about one job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from hueyctl.app.events import events_after
+from hueyctl.app.mask import Mask
+from hueyctl.app.overview import Progress, progress
+from hueyctl.app.public import PublicRun, public
+from hueyctl.app.session import Session
+from hueyctl.app.why import Surroundings, why_not_running
+from hueyctl.app.workers import alive
+from hueyctl.model.definition import CommandBody, Job, PythonBody, ScriptBody
+from hueyctl.model.event import Event, EventType
+from hueyctl.model.run import Run, RunState
+from hueyctl.process.output import tail_lines
+from hueyctl.storage.store import EventFilter, RunFilter
+
+TAIL_LINES = 10
+RECENT_RUNS = 10
+
+_ENDS = {
+    EventType.COMPLETE,
+    EventType.ERROR,
+    EventType.TIMEOUT,
+    EventType.CANCELED,
+    EventType.INTERRUPTED,
+    EventType.RELEASED,
+    EventType.LOST,
+}
+
+
+class OutputFile(msgspec.Struct, frozen=True):
+    """Where an attempt's stream lies, and how much of it there is (bytes)."""
+
+    path: str
+    size: int
+
+
+class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt, as the event log tells it. `outcome` is the type of the event that ended it; None: under way."""
+
+    attempt: int
+    worker: str | None
+    started_at: datetime | None
+    ended_at: datetime | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    stdout: OutputFile | None = None
+    stderr: OutputFile | None = None
+
+
+class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """One run, why it isn't running, its attempts, and the last lines of its newest attempt (secrets masked)."""
+
+    run: PublicRun
+    why: list[str]
+    progress: Progress | None
+    expires_at: datetime | None
+    attempts: list[AttemptView]
+    stdout_tail: bytes
+    stderr_tail: bytes
+
+
+class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """One job: its definition (None: it is no longer defined), its live runs by state, its newest runs."""
+
+    name: str
+    job: Job | None
+    counts: dict[str, int]
+    runs: list[PublicRun]
+
+
+def run_detail(session: Session, run: Run, *, now: datetime) -> RunDetail:
+    """All about a run, as it is now."""
+    store = session.reader()
+    around = Surroundings(
+        workers=alive(session, store),
+        pauses=store.pauses(),
+        ahead=store.ahead_of(run) if run.state is RunState.QUEUED else 0,
+        now=now,
+    )
+    mask, place = Mask.of(run), session.place
+    events = [event for page in events_after(session, EventFilter(run=run.id), after=0) for event in page]
+    return RunDetail(
+        run=public(run, session.job(run.job)),
+        why=[mask.text(line) for line in why_not_running(run, around)],
+        progress=progress(session, run),
+        expires_at=run.expires_at,
+        attempts=[_with_output(session, run.id, attempt) for attempt in attempts(events)],
+        stdout_tail=mask.whole(tail_lines(place.stdout(run.id, run.attempt), TAIL_LINES)),
+        stderr_tail=mask.whole(tail_lines(place.stderr(run.id, run.attempt), TAIL_LINES)),
+    )
+
+
+def job_detail(session: Session, name: str) -> JobDetail:
+    """All about a job; raises StoreMissing where there is no store yet."""
+    store = session.reader()
+    counts: dict[str, int] = {}
+    for line in store.lines():
+        if line.job == name:
+            counts[line.state.value] = counts.get(line.state.value, 0) + line.count
+    job = session.job(name)
+    runs = [public(run, job) for run in store.runs(RunFilter(job=name), limit=RECENT_RUNS)]
+    return JobDetail(name=name, job=job, counts=counts, runs=runs)
+
+
+def attempts(events: Sequence[Event]) -> list[AttemptView]:
+    """The attempts that these events of one run tell of, in order."""
+    found: dict[int, AttemptView] = {}
+    for event in events:
+        if event.attempt is None:
+            continue
+        known = found.get(event.attempt)
+        if event.type == EventType.EXECUTING:
+            found[event.attempt] = AttemptView(attempt=event.attempt, worker=event.worker, started_at=event.time)
+        elif event.type in _ENDS:
+            # Its beginning may have been pruned.
+            known = known or AttemptView(attempt=event.attempt, worker=event.worker, started_at=None)
+            if known.outcome is None:
+                found[event.attempt] = msgspec.structs.replace(
+                    known,
+                    ended_at=event.time,
+                    outcome=event.type,
+                    reason=event.data.get("reason") or event.data.get("cause"),
+                )
+    return list(found.values())
+
+
+def public_job(job: Job) -> dict[str, Any]:
+    """A definition as JSON-ready values: durations are seconds, the defaults of secret parameters masked."""
+    match job.body:
+        case CommandBody(argv=argv):
+            body: dict[str, Any] = {"command": list(argv)}
+        case ScriptBody(text=text, shell=shell):
+            body = {"script": text, "shell": list(shell)}
+        case PythonBody(target=target, isolation=isolation):
+            body = {"python": target, "isolation": isolation}
+    return {
+        "name": job.name,
+        "kind": job.kind,
+        "description": job.description,
+        **body,
+        "params": [
+            {
+                "name": param.name,
+                "type": param.type,
+                "required": param.required,
+                "default": "***" if param.secret and param.default is not None else param.default,
+                "choices": None if param.choices is None or param.secret else list(param.choices),
+                "secret": param.secret,
+                "description": param.description,
+            }
+            for param in job.params
+        ],
+        "queue": job.queue,
+        "priority": job.priority,
+        "retries": job.retries,
+        "retry_delay": job.retry_delay.total_seconds(),
+        "retry_backoff": job.retry_backoff,
+        "retry_max_delay": job.retry_max_delay.total_seconds(),
+        "retry_exit_codes": None if job.retry_exit_codes is None else sorted(job.retry_exit_codes),
+        "success_codes": sorted(job.success_codes),
+        "timeout": None if job.timeout is None else job.timeout.total_seconds(),
+        "kill_after": job.kill_after.total_seconds(),
+        "expires": None if job.expires is None else job.expires.total_seconds(),
+        "on_worker_lost": job.on_worker_lost,
+        "crash_limit": job.crash_limit,
+        "result": job.result,
+        "dir": str(job.dir),
+    }
+
+
+def _with_output(session: Session, run: str, attempt: AttemptView) -> AttemptView:
+    place = session.place
+    return msgspec.structs.replace(
+        attempt,
+        stdout=_file(str(place.stdout(run, attempt.attempt))),
+        stderr=_file(str(place.stderr(run, attempt.attempt))),
+    )
+
+
+def _file(path: str) -> OutputFile | None:
+    import os
+
+    try:
+        return OutputFile(path, os.stat(path).st_size)
+    except OSError:
+        return None

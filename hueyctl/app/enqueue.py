@@ -1,0 +1,100 @@
+"""Enqueue: one run or a batch, all or nothing, durable when it returns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+import msgspec
+
+from hueyctl.app.order import BatchLine, Order, copy_of, from_line, new_ids, new_run
+from hueyctl.app.public import PublicRun, public
+from hueyctl.app.session import Session
+from hueyctl.app.workers import alive, unserved
+from hueyctl.errors import NotFound, Refused, UsageError
+from hueyctl.model.run import LIVE, NewRun, Run
+from hueyctl.model.wording import did_you_mean
+from hueyctl.storage.store import Accepted
+
+_UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`")
+
+
+class Enqueued(msgspec.Struct, frozen=True):
+    """The run that stands for an order; `existing`: it stood there before (the same id was given again)."""
+
+    run: PublicRun
+    existing: bool
+
+
+def enqueue(session: Session, order: Order, *, now: datetime) -> Enqueued:
+    """Accept one run, durably, and wake the workers. The store is made where there is none.
+
+    Raises:
+        NotFound: there is no such job.
+        UsageError: a parameter or an option is wrong.
+        Refused: the id is taken by a run of another job or with other parameters.
+        StoreError: the store can't be used; nothing was accepted.
+    """
+    accepted = _accept(session, [new_run(session.project, order, next(new_ids(1)))], now)[0]
+    return Enqueued(public(accepted.run, session.job(accepted.run.job)), accepted.existing)
+
+
+def enqueue_lines(session: Session, lines: Iterable[bytes], *, now: datetime) -> list[Accepted]:
+    """Accept one run per JSON line, all of them or none, in one transaction; blank lines are passed over.
+
+    Raises:
+        UsageError, NotFound: a line is wrong; the message names the first such line.
+        Refused, StoreError: as `enqueue`.
+    """
+    runs: list[NewRun] = []
+    decode = msgspec.json.Decoder(BatchLine).decode
+    project, numbered = session.project, [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    for (number, line), id in zip(numbered, new_ids(len(numbered)), strict=True):
+        try:
+            order = from_line(decode(line), now=now, timezone=project.timezone)
+            runs.append(new_run(project, order, id))
+        except (UsageError, NotFound) as exc:
+            raise type(exc)(f"line {number}: {exc.message}", hint=exc.hint) from exc
+        # RecursionError: nested deeper than the decoder's stack.
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise UsageError(f"line {number}: {_said(exc)}", hint=_HINT) from exc
+    return _accept(session, runs, now) if runs else []
+
+
+def enqueue_again(session: Session, runs: Sequence[Run], *, now: datetime) -> list[PublicRun]:
+    """Enqueue a copy of each of these ended runs, all or none.
+
+    Raises:
+        Refused: one of them has not ended.
+        NotFound, UsageError: its job is no longer defined, or its parameters no longer fit.
+    """
+    for run in runs:
+        if run.state in LIVE:
+            raise Refused(f"run {run.id[:8]} is {run.state}: only an ended run can be enqueued again")
+    copies = [copy_of(session.project, run, id) for run, id in zip(runs, new_ids(len(runs)), strict=True)]
+    return [public(accepted.run, session.job(accepted.run.job)) for accepted in _accept(session, copies, now)]
+
+
+def warnings(session: Session, served: Iterable[tuple[str, str]]) -> list[str]:
+    """For each (queue, job) of these: why no live worker will run it, one line each."""
+    workers = alive(session, session.creator())
+    return list(dict.fromkeys(line for queue, job in dict.fromkeys(served) if (line := unserved(workers, queue, job))))
+
+
+def _accept(session: Session, runs: Sequence[NewRun], now: datetime) -> list[Accepted]:
+    accepted = session.creator().accept(runs, by=session.by, now=now)
+    session.ring()
+    return accepted
+
+
+def _said(exc: Exception) -> str:
+    text = str(exc)
+    if field := _UNKNOWN_FIELD.search(text):
+        return f'there is no key "{field[1]}"{did_you_mean(field[1], BatchLine.__struct_fields__)}'
+    if isinstance(exc, msgspec.ValidationError):
+        return text[0].lower() + text[1:]
+    return f"it is not JSON: {text}"
+
+
+_HINT = 'each line is an object like {"job": "fetch", "params": {"url": "…"}, "priority": 5}'

@@ -1,0 +1,107 @@
+"""Which runs a user means: an id, the beginning of one, a job's name, `last`, or a selection by job, state and age."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from hueyctl.app.session import Session
+from hueyctl.errors import NotFound, UsageError
+from hueyctl.model.run import Run, RunState
+from hueyctl.model.wording import did_you_mean, quoted
+from hueyctl.storage.store import RunFilter, Store
+
+SHORTEST_PREFIX = 4
+_HEX = re.compile(r"[0-9a-f-]{1,36}", re.IGNORECASE)
+_PAGE = 1000
+
+
+def find_run(session: Session, text: str) -> Run:
+    """The run that `text` means: its id, a unique beginning of it of 4 or more, its job's name (the newest run of
+    it), or `last` (the newest that no schedule started).
+
+    A job's name comes before the beginning of an id: a job called `cafe` must not turn into somebody's run one day.
+
+    Raises:
+        NotFound: there is none.
+        UsageError: it begins several ids, or is too short.
+    """
+    store = session.reader()
+    if text == "last":
+        run = store.newest()
+        if run is None:
+            raise NotFound("there is no run yet", hint="`hueyctl enqueue NAME` makes one")
+        return run
+    run = store.newest(job=text)
+    if run is not None:
+        return run
+    if session.job(text):
+        raise NotFound(f"the job {quoted(text)} has no runs yet", hint=f"`hueyctl enqueue {text}` makes one")
+    if _HEX.fullmatch(text):
+        return _by_prefix(store, text.lower())
+    message = f"there is no run or job {quoted(text)}{did_you_mean(text, session.project.jobs)}"
+    raise NotFound(message, hint="`hueyctl runs` lists the newest")
+
+
+def find_runs(session: Session, texts: Sequence[str]) -> list[Run]:
+    """The runs that these texts mean, each once."""
+    return list({run.id: run for run in (find_run(session, text) for text in texts)}.values())
+
+
+def select_runs(session: Session, where: RunFilter) -> Iterator[list[Run]]:
+    """All runs that match, newest first, in pages: what is done to one page doesn't disturb the next."""
+    before: int | None = None
+    while page := session.reader().runs(where, limit=_PAGE, before=before):
+        before = page[-1].n
+        yield page
+
+
+def parse_states(texts: Sequence[str] | None) -> tuple[RunState, ...] | None:
+    """The states that users named, with commas or one by one; raises UsageError with the nearest one."""
+    words = [word for text in texts or () for word in text.split(",") if word]
+    known = {state.value: state for state in RunState}
+    for word in words:
+        if word not in known:
+            message = f"there is no state {quoted(word)}{did_you_mean(word, known)}"
+            raise UsageError(message, hint=f"states are {', '.join(known)}")
+    return tuple(dict.fromkeys(known[word] for word in words)) or None
+
+
+def known_job(session: Session, name: str | None) -> str | None:
+    """`name` if it is a job that is defined or was run; raises NotFound otherwise."""
+    if name is None or session.job(name) or session.reader().newest(job=name):
+        return name
+    message = f"there is no job {quoted(name)}{did_you_mean(name, session.project.jobs)}"
+    raise NotFound(message, hint="`hueyctl jobs` lists what jobs.toml defines")
+
+
+def known_queue(session: Session, name: str | None) -> str | None:
+    """`name` if it is a queue that a job, the file, a worker or a run names; raises NotFound otherwise."""
+    if name is None:
+        return name
+    project, store = session.project, session.reader()
+    known = {job.queue for job in project.jobs.values()} | set(project.queues) | set(project.worker.queues or ())
+    known |= {queue for worker in store.workers() for queue in worker.queues or ()}
+    if name in known or store.runs(RunFilter(queue=name), limit=1):
+        return name
+    raise NotFound(f"there is no queue {quoted(name)}{did_you_mean(name, known)}", hint="`hueyctl inspect` lists them")
+
+
+def known_schedule(session: Session, name: str | None) -> str | None:
+    """`name` if it is a schedule that is defined; raises NotFound otherwise."""
+    if name is None or name in session.project.schedules:
+        return name
+    raise NotFound(f"there is no schedule {quoted(name)}{did_you_mean(name, session.project.schedules)}")
+
+
+def _by_prefix(store: Store, prefix: str) -> Run:
+    if len(prefix) < SHORTEST_PREFIX:
+        raise UsageError(f"{quoted(prefix)} is too short for a run", hint=f"give {SHORTEST_PREFIX} characters or more")
+    found = store.find(prefix, limit=10)
+    if len(found) > 1:
+        listed = ", ".join(f"{run.id} ({run.job}, {run.state})" for run in found[:9])
+        more = ", …" if len(found) > 9 else ""
+        raise UsageError(f"{quoted(prefix)} begins several runs: {listed}{more}", hint="give more of the id")
+    if not found:
+        raise NotFound(f"there is no run {quoted(prefix)}", hint="`hueyctl runs` lists the newest")
+    return found[0]

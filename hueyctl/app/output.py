@@ -1,0 +1,146 @@
+"""What runs printed, as it is on the disk or as it comes, and what they returned. Secrets are masked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from hueyctl.app.mask import Mask, MaskedStream
+from hueyctl.app.public import PublicRun, public
+from hueyctl.app.session import Session
+from hueyctl.app.wait import failure
+from hueyctl.app.watch import Watch
+from hueyctl.errors import NotFound, Refused
+from hueyctl.model.run import TERMINAL, Run, RunState
+from hueyctl.process.output import OutputReader, tail_lines
+
+Stream = Literal["stdout", "stderr"]
+BOTH: tuple[Stream, ...] = ("stdout", "stderr")
+
+# A follower reads the files; nobody rings for a line that a job prints.
+_LOOK_S = 0.1
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """A piece of what an attempt printed, secrets masked, in no particular relation to lines."""
+
+    attempt: int
+    stream: Stream
+    data: bytes
+
+
+def read_logs(
+    session: Session, run: Run, *, attempt: int | None, streams: tuple[Stream, ...] = BOTH, last: int | None = None
+) -> Iterator[Chunk]:
+    """What an attempt (None: the newest) has printed so far: all of it, or the last `last` lines of each stream.
+
+    Raises:
+        NotFound: the run had no such attempt.
+    """
+    number = _attempt(run, attempt)
+    mask = Mask.of(run)
+    for stream in streams if number else ():
+        if last is not None:
+            data = mask.whole(tail_lines(_path(session, run.id, number, stream), last))
+            if data:
+                yield Chunk(number, stream, data)
+            continue
+        pipe = _Pipe(session, run, number, stream, mask.stream())
+        yield from pipe.read()
+        yield from pipe.end()
+
+
+def follow_logs(
+    session: Session, run: Run, *, attempt: int | None, streams: tuple[Stream, ...] = BOTH, last: int | None = None
+) -> Iterator[Chunk]:
+    """The same, and then what comes, until the run has ended (or the attempt that was named).
+
+    Raises:
+        NotFound: the run had no such attempt.
+    """
+    number = _attempt(run, attempt)
+    mask, store = Mask.of(run), session.reader()
+    with Watch(session) as watch:
+        pipes = _pipes(session, run, number, streams, mask)
+        if last is not None:
+            for pipe in pipes:
+                yield from pipe.last_lines(last)
+        while True:
+            # Looked at before its output: what is there when a run has ended is all there is.
+            now = store.get(run.id)
+            over = now is None or now.attempt != number or now.state is not RunState.RUNNING
+            for pipe in pipes:
+                yield from pipe.read()
+            if over:
+                for pipe in pipes:
+                    yield from pipe.end()
+                pipes = []
+                if now is not None and attempt is None and now.attempt > number:
+                    number += 1
+                    pipes = _pipes(session, run, number, streams, mask)
+                    continue
+                if now is None or now.state in TERMINAL or attempt is not None:
+                    return
+            watch.wait(backstop_s=_LOOK_S)
+
+
+def read_result(session: Session, run: Run) -> tuple[PublicRun, bytes | None]:
+    """A succeeded run and its result as it was printed or returned, secrets masked (None: it has none).
+
+    Raises:
+        Refused: it has not ended, or its result could not be kept.
+        RunFailed: it has ended, and not well.
+    """
+    shown = public(run, session.job(run.job))
+    if run.state not in TERMINAL:
+        raise Refused(f"run {run.id[:8]} is {run.state}: it has no result yet", hint=f"hueyctl wait {run.id[:8]}")
+    if run.state is not RunState.SUCCEEDED:
+        raise failure(shown)
+    session.make_durable()
+    if shown.result_error:
+        raise Refused(f"run {run.id[:8]}: {shown.result_error}", hint=f"hueyctl logs {run.id[:8]}")
+    return shown, None if run.result is None else Mask.of(run).whole(run.result)
+
+
+class _Pipe:
+    """One stream of one attempt, read on and masked."""
+
+    def __init__(self, session: Session, run: Run, attempt: int, stream: Stream, mask: MaskedStream) -> None:
+        self._attempt, self._stream, self._mask = attempt, stream, mask
+        self._reader = OutputReader(_path(session, run.id, attempt, stream))
+
+    def last_lines(self, count: int) -> Iterator[Chunk]:
+        """The last lines of what is there by now. Read to its end, so that `read` goes on where this stopped."""
+        data = b"".join(chunk.data for chunk in self.read())
+        lines = data.splitlines(keepends=True)[-count:] if count else []
+        if lines:
+            yield Chunk(self._attempt, self._stream, b"".join(lines))
+
+    def read(self) -> Iterator[Chunk]:
+        while data := self._reader.read():
+            if shown := self._mask.feed(data):
+                yield Chunk(self._attempt, self._stream, shown)
+
+    def end(self) -> Iterator[Chunk]:
+        if shown := self._mask.end():
+            yield Chunk(self._attempt, self._stream, shown)
+
+
+def _pipes(session: Session, run: Run, attempt: int, streams: tuple[Stream, ...], mask: Mask) -> list[_Pipe]:
+    return [_Pipe(session, run, attempt, stream, mask.stream()) for stream in streams] if attempt else []
+
+
+def _path(session: Session, run: str, attempt: int, stream: Stream) -> Path:
+    return session.place.stdout(run, attempt) if stream == "stdout" else session.place.stderr(run, attempt)
+
+
+def _attempt(run: Run, attempt: int | None) -> int:
+    if attempt is None:
+        return run.attempt
+    if not 1 <= attempt <= run.attempt:
+        had = {0: "has not started yet", 1: "had 1 attempt"}.get(run.attempt, f"had {run.attempt} attempts")
+        raise NotFound(f"there is no attempt {attempt} of run {run.id[:8]}: it {had}")
+    return attempt

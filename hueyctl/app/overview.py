@@ -1,0 +1,123 @@
+"""The whole at a glance: queues, what runs, what is next, what failed, who works, what is paused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from hueyctl.app.public import PublicRun, public
+from hueyctl.app.session import Session
+from hueyctl.app.workers import WorkerStatus, serves, statuses
+from hueyctl.model.run import Run, RunState
+from hueyctl.storage.store import Line, Pause, RunFilter
+
+SHOWN = 10
+_PROGRESS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*/\s*([0-9]+(?:\.[0-9]+)?)(?:\s+(.*))?")
+_PROGRESS_MAX = 4096
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a running attempt says it is: `text` alone, or `done` of `total` and a text."""
+
+    done: float | None
+    total: float | None
+    text: str
+
+
+class QueueState(msgspec.Struct, frozen=True, kw_only=True):
+    """How many live runs stand in a queue, and whether a live worker serves it."""
+
+    name: str
+    queued: int
+    scheduled: int
+    running: int
+    held: int
+    waiting: int
+    served: bool
+    paused: bool
+
+
+class Overview(msgspec.Struct, frozen=True, kw_only=True):
+    """What `inspect` shows without a name. `progress` is by run."""
+
+    queues: list[QueueState]
+    running: list[PublicRun]
+    progress: dict[str, Progress]
+    next_up: list[PublicRun]
+    recent_failures: list[PublicRun]
+    workers: list[WorkerStatus]
+    pauses: list[Pause]
+
+
+def overview(session: Session, *, now: datetime) -> Overview:
+    """The state of the store as it is now."""
+    store = session.reader()
+    workers = statuses(session, now=now)
+    running, pauses = store.running(), store.pauses()
+    failed = RunFilter(states=(RunState.FAILED, RunState.EXPIRED))
+    return Overview(
+        queues=_queues(store.lines(), workers, pauses),
+        running=[public(run, session.job(run.job)) for run in running],
+        progress={run.id: found for run in running if (found := progress(session, run))},
+        next_up=[public(run, session.job(run.job)) for run in store.next_up(limit=SHOWN)],
+        recent_failures=[public(run, session.job(run.job)) for run in store.runs(failed, limit=SHOWN)],
+        workers=workers,
+        pauses=pauses,
+    )
+
+
+def progress(session: Session, run: Run) -> Progress | None:
+    """What a running attempt last wrote into its HUEYCTL_PROGRESS; None where it wrote nothing."""
+    if run.state is not RunState.RUNNING:
+        return None
+    try:
+        with session.place.progress(run.id, run.attempt).open("rb") as file:
+            written = file.read(_PROGRESS_MAX)
+    except OSError:
+        return None
+    lines = written.decode(errors="replace").split("\n")
+    line = next((line.strip() for line in reversed(lines) if line.strip()), None)
+    if line is None:
+        return None
+    if found := _PROGRESS.fullmatch(line):
+        return Progress(_number(found[1]), _number(found[2]), found[3] or "")
+    return Progress(None, None, line)
+
+
+def public_progress(progress: Progress | None) -> dict[str, Any] | None:
+    """It as JSON-ready values."""
+    return None if progress is None else msgspec.to_builtins(progress)
+
+
+def _number(text: str) -> float:
+    return float(text) if "." in text else int(text)
+
+
+def _queues(lines: Sequence[Line], workers: Sequence[WorkerStatus], pauses: Sequence[Pause]) -> list[QueueState]:
+    living = [status.worker for status in workers if status.alive]
+    counts: dict[str, dict[RunState, int]] = {}
+    for line in lines:
+        states = counts.setdefault(line.queue, {})
+        states[line.state] = states.get(line.state, 0) + line.count
+    for worker in living:
+        for queue in worker.queues or ():
+            counts.setdefault(queue, {})
+    stopped = {pause.name for pause in pauses if pause.kind == "queue"}
+    everything = any(pause.kind == "all" for pause in pauses)
+    return [
+        QueueState(
+            name=name,
+            queued=states.get(RunState.QUEUED, 0),
+            scheduled=states.get(RunState.SCHEDULED, 0),
+            running=states.get(RunState.RUNNING, 0),
+            held=states.get(RunState.HELD, 0),
+            waiting=states.get(RunState.WAITING, 0),
+            served=any(serves(worker, name) for worker in living),
+            paused=everything or name in stopped,
+        )
+        for name, states in sorted(counts.items())
+    ]

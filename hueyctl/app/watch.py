@@ -1,0 +1,46 @@
+"""Sleeping until something may have changed in the store."""
+
+from __future__ import annotations
+
+import select
+from time import monotonic
+
+from hueyctl.app.session import Session
+from hueyctl.storage.bell import Bell
+
+BACKSTOP_S = 0.5
+"""The bell is a hint that may be missed; the store itself is asked this often."""
+
+
+class Watch:
+    """Listens to the bell of a session's store. Made before the first look, it misses nothing after it."""
+
+    def __init__(self, session: Session) -> None:
+        self._bell = Bell(session.place.bell)
+        self._poll = select.poll()
+        self._poll.register(self._bell.fileno(), select.POLLIN)
+        # A store that may only be read has no place for our socket: then it is looked at more often.
+        self._backstop_s = BACKSTOP_S if self._bell.rings else BACKSTOP_S / 4
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def wait(self, deadline: float | None = None, *, backstop_s: float | None = None) -> bool:
+        """Sleep until the bell rings or the backstop's time has passed; False once `deadline` (monotonic) has."""
+        pause = self._backstop_s if backstop_s is None else min(backstop_s, self._backstop_s)
+        if deadline is not None:
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            pause = min(pause, left)
+        # Rounded up: a pause of 0.4 ms that becomes 0 would spin.
+        if self._poll.poll(int(pause * 1000) + 1):
+            self._bell.drain()
+        return True
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._bell.close()

@@ -1,0 +1,98 @@
+"""Why a run isn't running (yet): every reason that stands, the one to look at first in front."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from hueyctl.app.workers import serves, unserved
+from hueyctl.model.duration import format_duration
+from hueyctl.model.instant import iso
+from hueyctl.model.run import TERMINAL, Run, RunState
+from hueyctl.model.wording import quoted
+from hueyctl.storage.store import Pause, Worker
+
+
+class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides about a run besides itself: the live workers, the switches that are set, and the queued `ahead`."""
+
+    workers: Sequence[Worker]
+    pauses: Sequence[Pause]
+    ahead: int
+    now: datetime
+
+
+def why_not_running(run: Run, around: Surroundings) -> list[str]:
+    """The reasons, one line each; none for a run that runs on a live worker or has ended."""
+    if run.state in TERMINAL:
+        return []
+    match run.state:
+        case RunState.RUNNING:
+            return list(_of_running(run, around))
+        case RunState.HELD:
+            return [f"it is held: {run.reason or 'no worker can run it'}"]
+        case RunState.WAITING:
+            return ["it waits for other runs"]
+    reasons = []
+    if run.state is RunState.SCHEDULED and run.due_at > around.now:
+        seconds = (run.due_at - around.now).total_seconds()
+        what = f"its retry (attempt {run.attempt + 1})" if run.attempt else "it"
+        reasons.append(f"{what} is due in {brief(seconds)}, at {iso(run.due_at)}")
+    reasons += [_paused(pause) for pause in around.pauses if _applies(pause, run)]
+    nobody = unserved(around.workers, run.queue, run.job)
+    if nobody:
+        reasons.append(nobody)
+    if reasons:
+        return reasons
+    serving = [worker for worker in around.workers if serves(worker, run.queue)]
+    if all(worker.running >= worker.concurrency for worker in serving):
+        slots = sum(worker.concurrency for worker in serving)
+        reasons.append(f"all workers of its queue are busy: {slots} of {slots} runs are under way")
+    if around.ahead:
+        reasons.append(f"{around.ahead}{' or more' if around.ahead >= 1000 else ''} of its queue are ahead of it")
+    return reasons or ["it is about to start"]
+
+
+def brief(seconds: float) -> str:
+    """A duration for people: `0.35s`, `12s`, `3m20s`, `2h5m`, `3d4h`."""
+    from datetime import timedelta
+
+    sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
+    if seconds < 10:
+        return f"{sign}{format_duration(timedelta(seconds=round(seconds, 2 if seconds < 1 else 1)))}"
+    for unit, smaller in ((86400, 3600), (3600, 60), (60, 1)):
+        if seconds >= unit:
+            return sign + format_duration(timedelta(seconds=int(seconds) // smaller * smaller))
+    return f"{sign}{int(seconds)}s"
+
+
+def _of_running(run: Run, around: Surroundings) -> list[str]:
+    if run.worker is not None and all(worker.id != run.worker for worker in around.workers):
+        return ["its worker died; the next worker (or `hueyctl revoke --kill`) gives it back"]
+    if run.killing:
+        return ["it is being stopped: it was revoked"]
+    return []
+
+
+def _applies(pause: Pause, run: Run) -> bool:
+    match pause.kind:
+        case "all":
+            return True
+        case "job":
+            return pause.name == run.job
+        case "queue":
+            return pause.name == run.queue
+        case _:
+            return False
+
+
+def _paused(pause: Pause) -> str:
+    what, resume = {
+        "all": ("everything is", "hueyctl resume"),
+        "job": (f"the job {quoted(pause.name)} is", f"hueyctl resume --job {pause.name}"),
+        "queue": (f"the queue {quoted(pause.name)} is", f"hueyctl resume --queue {pause.name}"),
+    }[pause.kind]
+    note = f" ({pause.note})" if pause.note else ""
+    return f"{what} paused by {pause.by}{note}: `{resume}`"

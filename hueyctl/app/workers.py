@@ -1,0 +1,146 @@
+"""Workers: who is alive, what they serve, and asking them to stop or reload."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Any, Literal
+
+import msgspec
+
+from hueyctl.app.session import Session
+from hueyctl.app.watch import Watch
+from hueyctl.errors import NotFound, Refused, UsageError, WaitTimeout
+from hueyctl.model.wording import did_you_mean, quoted
+from hueyctl.storage.locks import worker_is_dead
+from hueyctl.storage.store import Store, Worker
+
+START = "`hueyctl worker start`"
+
+
+class WorkerStatus(msgspec.Struct, frozen=True):
+    """A registered worker. `alive`: it holds its lock. `fresh`: its last beat is no older than its lease."""
+
+    worker: Worker
+    alive: bool
+    fresh: bool
+
+    def public(self) -> dict[str, Any]:
+        """It as JSON-ready values; `lease` in seconds."""
+        worker = self.worker
+        found: dict[str, Any] = msgspec.to_builtins(
+            {
+                "id": worker.id,
+                "host": worker.host,
+                "pid": worker.pid,
+                "version": worker.version,
+                "file": worker.file,
+                "concurrency": worker.concurrency,
+                "running": worker.running,
+                "queues": worker.queues,
+                "jobs": worker.jobs,
+                "alive": self.alive,
+                "fresh": self.fresh,
+                "request": worker.request,
+                "lease": worker.lease_s,
+                "started_at": worker.started_at,
+                "beat_at": worker.beat_at,
+            }
+        )
+        return found
+
+
+def statuses(session: Session, *, now: datetime) -> list[WorkerStatus]:
+    """Every registered worker, the dead that nobody has rescued yet included."""
+    return [
+        WorkerStatus(
+            worker,
+            alive=not worker_is_dead(session.place, worker.id),
+            fresh=now - worker.beat_at <= timedelta(seconds=worker.lease_s),
+        )
+        for worker in session.reader().workers()
+    ]
+
+
+def alive(session: Session, store: Store) -> list[Worker]:
+    """The workers that live now. Death is a free lock: no pid is asked and no clock."""
+    return [worker for worker in store.workers() if not worker_is_dead(session.place, worker.id)]
+
+
+def serves(worker: Worker, queue: str) -> bool:
+    """Does this worker take runs of that queue?"""
+    return worker.queues is None or queue in worker.queues
+
+
+def unserved(workers: Sequence[Worker], queue: str, job: str) -> str | None:
+    """Why none of these live workers will run that job from that queue; None: one will."""
+    if not workers:
+        return f"no worker is running: {START} starts one"
+    serving = [worker for worker in workers if serves(worker, queue)]
+    if not serving:
+        return f"no live worker serves the queue {quoted(queue)}: {START} starts one that does"
+    if not any(job in worker.jobs for worker in serving):
+        return f"no live worker of the queue {quoted(queue)} defines the job {quoted(job)}: `hueyctl worker reload`"
+    return None
+
+
+def chosen(session: Session, ids: Sequence[str], *, every: bool, verb: str) -> list[Worker]:
+    """The live workers that these ids (or unique beginnings of them) mean, `every` one, or the only one.
+
+    Raises:
+        NotFound: there is no such live worker.
+        UsageError: an id is ambiguous, or several live and none was named.
+        Refused: none was named, and none lives.
+    """
+    living = alive(session, session.writer())
+    if ids:
+        return [_named(living, id) for id in dict.fromkeys(ids)]
+    if every or len(living) == 1:
+        return living
+    if not living:
+        raise Refused("no worker is running", hint=f"{START} starts one")
+    listed = ", ".join(worker.id for worker in living)
+    raise UsageError(f"several workers are running: {listed}", hint=f"name one, or `hueyctl worker {verb} --all`")
+
+
+def ask(
+    session: Session, workers: Sequence[Worker], request: Literal["stop", "reload"], *, now: datetime
+) -> list[Worker]:
+    """Ask these workers to stop or to reload; returns those that could be asked (the others have just gone)."""
+    store = session.writer()
+    asked = [worker for worker in workers if store.ask(worker.id, request, by=session.by, now=now)]
+    session.ring()
+    return asked
+
+
+def await_gone(session: Session, workers: Sequence[Worker], *, timeout: timedelta | None) -> None:
+    """Return when these workers and all that they started have gone.
+
+    Raises:
+        WaitTimeout: one is still there after `timeout`.
+    """
+    deadline = None if timeout is None else monotonic() + timeout.total_seconds()
+    with Watch(session) as watch:
+        for worker in workers:
+            while not worker_is_dead(session.place, worker.id):
+                # A process that ends rings no bell: its locks are looked at ten times a second.
+                if not watch.wait(deadline, backstop_s=0.1):
+                    hint = f"`kill {worker.pid}` once more interrupts what it still runs"
+                    raise WaitTimeout(f"worker {worker.id} is still running", hint=hint)
+
+
+def _named(living: Sequence[Worker], id: str) -> Worker:
+    found = [worker for worker in living if worker.id == id] or [w for w in living if w.id.startswith(id)]
+    if len(found) > 1:
+        raise UsageError(f"worker {quoted(id)} is ambiguous: {', '.join(worker.id for worker in found)}")
+    if not found:
+        message = f"there is no live worker {quoted(id)}{did_you_mean(id, [worker.id for worker in living])}"
+        raise NotFound(message, hint="`hueyctl worker status` lists them")
+    return found[0]
+
+
+def this_host() -> str:
+    """The name of this machine, as workers register it."""
+    return os.uname().nodename
