@@ -1,0 +1,225 @@
+"""`make bench`: how fast hueyctl is, as ratios against something known, measured side by side in one run.
+
+Absolute figures say more about a machine than about a program, so each line has a yardstick that was measured in the
+same minute: Huey's own SQLite consumer, bare subprocesses, a one-command Typer program. It takes about two minutes and
+asserts nothing; `--quick` takes a tenth of everything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+BIN = Path(sys.executable).parent
+HERE = Path(__file__).resolve().parent
+THREADS = 4
+
+JOBS_TOML = """
+[jobs.thread]
+python = "noop:noop"
+isolation = "thread"
+
+[jobs.child]
+python = "noop:noop"
+
+[jobs.true]
+command = ["/bin/true"]
+
+[jobs.clock]
+command = ["date", "+%s%N"]
+"""
+
+
+class Line(NamedTuple):
+    """One row of the table."""
+
+    what: str
+    ours: str
+    yardstick: str
+    ratio: str
+    goal: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--quick", action="store_true", help="a tenth of everything")
+    share = 10 if parser.parse_args().quick else 1
+    lines: list[Line] = []
+    with tempfile.TemporaryDirectory(prefix="hueyctl-bench-") as folder:
+        for measure in (python_runs, commands, latency, enqueue_command, batch):
+            lines += measure(Bench(Path(folder), share))
+            print(f"{lines[-1].what}: {lines[-1].ratio}", file=sys.stderr)
+    print(table(lines))
+
+
+class Bench:
+    """A project in a folder of its own for each measurement."""
+
+    def __init__(self, folder: Path, share: int) -> None:
+        self.dir = Path(tempfile.mkdtemp(dir=folder))
+        self.share = share
+        (self.dir / "jobs.toml").write_text(JOBS_TOML)
+        (self.dir / "noop.py").write_text("def noop(): pass\n")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("HUEYCTL_")}
+
+    def count(self, full: int) -> int:
+        return max(1, full // self.share)
+
+    def cli(self, *words: str, stdin: str | None = None) -> str:
+        done = subprocess.run(
+            [BIN / "hueyctl", *words],
+            cwd=self.dir,
+            env=self.env,
+            input=stdin,
+            text=True,
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode:
+            sys.exit(f"hueyctl {' '.join(words)}: {done.stderr}")
+        return done.stdout
+
+    def runs_a_second(self, job: str, count: int) -> float:
+        """From the first claim to the last end, by the event log, of a burst over `count` waiting runs."""
+        self.cli("enqueue", "--batch", "-", stdin=f'{{"job": "{job}"}}\n' * count)
+        self.cli("worker", "start", "--burst", "--concurrency", str(THREADS))
+        events = [json.loads(line) for line in self.cli("events", "--json", "-n", str(10 * count)).splitlines()]
+        events = [event for event in events if event["job"] == job]
+        started = min(event["time"] for event in events if event["type"] == "executing")
+        ended = [event["time"] for event in events if event["type"] == "complete"]
+        if len(ended) != count:
+            sys.exit(f"{len(ended)} of {count} runs of {job} succeeded")
+        return count / (datetime.fromisoformat(max(ended)) - datetime.fromisoformat(started)).total_seconds()
+
+
+def python_runs(bench: Bench) -> list[Line]:
+    """No-op Python jobs against Huey's own consumer on its SQLite storage."""
+    count = bench.count(20_000)
+    done = subprocess.run(
+        [sys.executable, HERE / "huey_consumer.py", str(bench.dir / "huey.db"), str(count), str(THREADS)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
+    huey = float(done.stdout)
+    thread = bench.runs_a_second("thread", count)
+    child = bench.runs_a_second("child", count // 2)
+    yardstick = f"{huey:,.0f}/s SqliteHuey, {THREADS} threads"
+    return [
+        Line("no-op Python runs, in threads", f"{thread:,.0f}/s", yardstick, f"{thread / huey:.2f} x", ">= 3 x"),
+        Line("no-op Python runs, in warm children", f"{child:,.0f}/s", yardstick, f"{child / huey:.2f} x", ">= 1 x"),
+    ]
+
+
+def commands(bench: Bench) -> list[Line]:
+    """/bin/true with its output captured, against a bare loop of subprocesses with pipes."""
+    count = bench.count(2_000)
+    began = time.perf_counter()
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(lambda _: subprocess.run(["/bin/true"], capture_output=True, check=True), range(count)))
+    bare = count / (time.perf_counter() - began)
+    ours = bench.runs_a_second("true", count)
+    return [
+        Line(
+            "/bin/true as a command",
+            f"{ours:,.0f}/s",
+            f"{bare:,.0f}/s subprocess.run",
+            f"{ours / bare:.2f} x",
+            ">= 0.8 x",
+        )
+    ]
+
+
+def latency(bench: Bench) -> list[Line]:
+    """From the return of an enqueue to the first moments of the command, the worker being idle before."""
+    bench.cli("worker", "start", "--detach")
+    try:
+        done = subprocess.run(
+            [sys.executable, HERE / "latency.py", str(bench.count(100))],
+            cwd=bench.dir,
+            env=bench.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+    finally:
+        bench.cli("worker", "stop")
+    waits = sorted(float(line) for line in done.stdout.split())
+    bare = statistics.median(_date() for _ in range(20))
+    p50, p99 = waits[len(waits) // 2], waits[min(len(waits) - 1, len(waits) * 99 // 100)]
+    return [
+        Line(
+            "enqueue to start, idle: median",
+            f"{p50:.1f} ms",
+            f"{bare:.1f} ms bare start",
+            f"{p50 / bare:.2f} x",
+            "<= 5 ms",
+        ),
+        Line("enqueue to start, idle: 99 of 100", f"{p99:.1f} ms", "", "", "<= 20 ms"),
+    ]
+
+
+def enqueue_command(bench: Bench) -> list[Line]:
+    """`hueyctl enqueue` as a command against the smallest Typer program, turn by turn."""
+    (bench.dir / "one.py").write_text(
+        "import typer\napp = typer.Typer()\n@app.command()\ndef main(name: str): print(name)\napp()\n"
+    )
+    bench.cli("enqueue", "true")
+
+    def ours() -> None:
+        subprocess.run(
+            [BIN / "hueyctl", "enqueue", "true"], cwd=bench.dir, env=bench.env, capture_output=True, check=True
+        )
+
+    def typer() -> None:
+        subprocess.run([sys.executable, "one.py", "x"], cwd=bench.dir, env=bench.env, capture_output=True, check=True)
+
+    times = [(_ms(ours), _ms(typer)) for _ in range(bench.count(40))]
+    mine, other = (statistics.median(column) for column in zip(*times, strict=True))
+    return [
+        Line("hueyctl enqueue", f"{mine:.0f} ms", f"{other:.0f} ms Typer program", f"{mine / other:.2f} x", "<= 1.5 x")
+    ]
+
+
+def batch(bench: Bench) -> list[Line]:
+    """Many runs in one transaction, the command's own start included."""
+    count = bench.count(100_000)
+    lines = '{"job": "true"}\n' * count
+    began = time.perf_counter()
+    bench.cli("enqueue", "--batch", "-", stdin=lines)
+    rate = count / (time.perf_counter() - began)
+    return [Line(f"enqueue --batch, {count:,} lines", f"{rate:,.0f}/s", "", "", ">= 50,000/s")]
+
+
+def _ms(action: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    action()
+    return (time.perf_counter() - began) * 1000
+
+
+def _date() -> float:
+    before = time.time_ns()
+    return (int(subprocess.run(["date", "+%s%N"], capture_output=True, check=True).stdout) - before) / 1e6
+
+
+def table(lines: list[Line]) -> str:
+    rows = [Line("what", "hueyctl", "yardstick", "ratio", "goal"), *lines]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    shown = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([shown[0], "-" * len(shown[0]), *shown[1:]])
+
+
+if __name__ == "__main__":
+    main()
