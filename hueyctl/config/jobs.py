@@ -44,8 +44,11 @@ _ONLY_FOR = {
 }
 _NOT_IN_A_THREAD = ("dir", "env", "env_file", "inherit_env", "timeout", "kill_after")
 
-_GIVEN_BY_HUEYCTL = re.compile(r"HUEYCTL_(RUN_ID|JOB|ATTEMPT|QUEUE|FILE|SCHEDULE|SCHEDULED_AT|TRIGGER|PROGRESS)")
-_RATE = re.compile(r"([0-9]{1,9}) ?/ ?(.+)", re.DOTALL)
+_GIVEN_BY_HUEYCTL = {
+    f"HUEYCTL_{word}"
+    for word in ("RUN_ID", "JOB", "ATTEMPT", "QUEUE", "FILE", "SCHEDULE", "SCHEDULED_AT", "TRIGGER", "PROGRESS")
+}
+_RATE = r"([0-9]{1,9}) ?/ ?(\S+)"
 
 
 def _target(at: At, value: object) -> str | None:
@@ -72,7 +75,7 @@ def _with_colon(dotted: str) -> str:
 
 
 def _rate(at: At, value: object) -> RateLimit | None:
-    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    match = re.fullmatch(_RATE, value) if isinstance(value, str) else None
     if match:
         try:
             per = parse_duration(f"1{match[2]}" if match[2] in ("s", "m", "h", "d") else match[2])
@@ -190,7 +193,7 @@ def _check_together(at: At, values: dict[str, Any], declared_names: set[str]) ->
         _check_placeholders(at / "lock", values["lock"], params, declared_names, alone_is_fine=False)
     taken = {f"PARAM_{param.upper()}" for param in params}
     for variable in values["env"]:
-        if variable in taken or _GIVEN_BY_HUEYCTL.fullmatch(variable):
+        if variable in taken | _GIVEN_BY_HUEYCTL:
             (at / "env" / variable).wrong("hueyctl sets this variable itself")
 
 

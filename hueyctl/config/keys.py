@@ -75,7 +75,7 @@ def _meant(at: At, key: str, value: object, keys: Keys) -> str:
     if ours in keys:
         return f"; did you mean {quoted(ours)}?"
     # Among the sections, [job] is a slip of the pen for [jobs], and not the job of a schedule.
-    if not at.path and (hint := did_you_mean(key, keys)):
+    if not at.keys and (hint := did_you_mean(key, keys)):
         return hint
     if ours == "pipelines":
         return "; did you mean the steps of a [pipelines.NAME]?"

@@ -37,7 +37,7 @@ FILE_NAME = "jobs.toml"
 DEFAULT_STORE = ".hueyctl/queue.db"
 
 _LARGEST_FILE = 5 * 1024 * 1024
-_TOML_PLACE = re.compile(r" \(at (line \d+, column \d+|end of document)\)$")
+_TOML_PLACE = r" \(at (line \d+, column \d+|end of document)\)$"
 
 
 def _store(at: At, value: object) -> str | None:
@@ -189,6 +189,6 @@ def _toml(path: Path) -> dict[str, Any]:
 
 def _broken(message: str) -> str:
     """tomllib's message, with the place first: `line 3, column 5: …`."""
-    place = _TOML_PLACE.search(message)
-    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in _TOML_PLACE.sub("", message)[:200])
+    place = re.search(_TOML_PLACE, message)
+    text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in re.sub(_TOML_PLACE, "", message)[:200])
     return f"{place[1]}: {text}" if place else text

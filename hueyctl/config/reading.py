@@ -19,9 +19,9 @@ from hueyctl.model.wording import did_you_mean, kind_of, quoted, shown
 
 T = TypeVar("T")
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
-_SIZE = re.compile(r"([0-9]{1,15}(?:\.[0-9]+)?) ?(B|[KMGT]i?B)")
+_BARE_KEY = r"[A-Za-z0-9_-]+"
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_SIZE = r"([0-9]{1,15}(?:\.[0-9]+)?) ?(B|[KMGT]i?B)"
 _LONGEST_NAME = 100
 _INT64 = 2**63 - 1
 
@@ -42,25 +42,24 @@ class File:
 class At:
     """A place in the file. `wrong` reports a problem there, among those of the whole file."""
 
-    __slots__ = ("file", "path")
+    __slots__ = ("file", "keys")
 
-    def __init__(self, file: File, path: str = "") -> None:
+    def __init__(self, file: File, keys: tuple[str | int, ...] = ()) -> None:
         self.file = file
-        self.path = path
+        self.keys = keys
 
     def __truediv__(self, key: str) -> At:
         """The place of a key in this table."""
-        segment = key if _BARE_KEY.fullmatch(key) else quoted(key)
-        return At(self.file, f"{self.path}.{segment}" if self.path else segment)
+        return At(self.file, (*self.keys, key))
 
     def __getitem__(self, index: int) -> At:
         """The place of an element of this list, counted from 0."""
-        return At(self.file, f"{self.path}[{index}]")
+        return At(self.file, (*self.keys, index))
 
     def wrong(self, message: str) -> None:
         """Report a problem here."""
-        place = f"{self.file.name}: {self.path}" if self.path else self.file.name
-        self.file.problems.append(f"{place}: {message}")
+        place = "".join(map(_segment, self.keys)).removeprefix(".")
+        self.file.problems.append(f"{self.file.name}: {place}: {message}")
 
     @property
     def dir(self) -> Path:
@@ -71,6 +70,12 @@ class At:
     def problems(self) -> list[str]:
         """What is wrong with the file so far."""
         return self.file.problems
+
+
+def _segment(key: str | int) -> str:
+    if isinstance(key, int):
+        return f"[{key}]"
+    return "." + (key if re.fullmatch(_BARE_KEY, key) else quoted(key))
 
 
 Reader = Callable[[At, object], T | None]
@@ -164,7 +169,7 @@ def size(most: int) -> Reader[int]:
 
     def read(at: At, value: object) -> int | None:
         count = value
-        if isinstance(value, str) and (match := _SIZE.fullmatch(value.strip())):
+        if isinstance(value, str) and (match := re.fullmatch(_SIZE, value.strip())):
             unit = match[2]
             base = 1024 if "i" in unit else 1000
             count = round(float(match[1]) * base ** " KMGT".index(unit[0])) if unit != "B" else round(float(match[1]))
@@ -299,7 +304,7 @@ def name(at: At, value: object) -> str | None:
     """The name of a job, queue, pipeline or schedule."""
     if not isinstance(value, str):
         return _expected(at, "a name", value)
-    if not _NAME.fullmatch(value):
+    if not re.fullmatch(_NAME, value):
         # A leading dash would be an option, a leading dot a hidden or a relative path.
         expected = "a name of letters, digits, -, _ and . that begins with a letter, a digit or _"
         return _expected(at, expected, value)

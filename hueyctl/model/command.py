@@ -13,7 +13,7 @@ from typing import Any
 
 from hueyctl.model.params import as_text
 
-_PLACEHOLDER = re.compile(r"\{\{([a-z_][a-z0-9_]*)\}\}|\{([a-z_][a-z0-9_]*)\}")
+_PLACEHOLDER = r"\{\{([a-z_][a-z0-9_]*)\}\}|\{([a-z_][a-z0-9_]*)\}"
 
 
 def render(argv: Sequence[str], params: Mapping[str, Any]) -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def render(argv: Sequence[str], params: Mapping[str, Any]) -> tuple[str, ...]:
     for element in argv:
         name = alone(element)
         if name is None:
-            arguments.append(_PLACEHOLDER.sub(lambda match: _replacement(match, params), element))
+            arguments.append(re.sub(_PLACEHOLDER, lambda match: _replacement(match, params), element))
         elif name in params:
             value = params[name]
             arguments.extend(map(as_text, value) if isinstance(value, list | tuple) else (as_text(value),))
@@ -35,12 +35,12 @@ def render(argv: Sequence[str], params: Mapping[str, Any]) -> tuple[str, ...]:
 
 def placeholders(argv: Sequence[str]) -> set[str]:
     """The names of all parameters that these elements take; literals (`{{name}}`) aside."""
-    return {match[2] for element in argv for match in _PLACEHOLDER.finditer(element) if match[2]}
+    return {match[2] for element in argv for match in re.finditer(_PLACEHOLDER, element) if match[2]}
 
 
 def alone(element: str) -> str | None:
     """The parameter whose placeholder is the whole of this element; None where it holds anything else."""
-    match = _PLACEHOLDER.fullmatch(element)
+    match = re.fullmatch(_PLACEHOLDER, element)
     return match[2] if match else None
 
 

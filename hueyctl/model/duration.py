@@ -18,8 +18,9 @@ _UNITS_US = {
     "ms": 1_000,
     "us": 1,
 }
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|us|w|d|h|m|s)\s*")
-_PLAIN = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+# Patterns here are compiled at their first use: at import they would cost every command a millisecond each.
+_PART = r"([0-9]+(?:\.[0-9]+)?)(ms|us|w|d|h|m|s)\s*"
+_PLAIN = r"[0-9]+(?:\.[0-9]+)?"
 _EXPECTED = 'expected a duration like "15s", "10m", "1h30m" or "7d", or a number of seconds'
 
 
@@ -64,10 +65,11 @@ def format_duration(value: timedelta) -> str:
 
 
 def _from_text(text: str) -> timedelta:
-    if _PLAIN.fullmatch(text):
+    if re.fullmatch(_PLAIN, text):
         return parse_duration(float(text))
     total_us, end, last_us = 0.0, 0, math.inf
-    while part := _PART.match(text, end):
+    part_of = re.compile(_PART)
+    while part := part_of.match(text, end):
         unit_us = _UNITS_US[part[2]]
         if unit_us >= last_us:
             raise ValueError(f"{_EXPECTED}, largest unit first and each unit once")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from hueyctl.model.duration import parse_duration
 
-_TIME_OF_DAY = re.compile(r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?")
+_TIME_OF_DAY = r"[0-9]{1,2}:[0-9]{2}(:[0-9]{2})?"
 _DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 
 
@@ -32,7 +32,7 @@ def parse_instant(
         if word in _DAYS:
             day = now.astimezone(zone(timezone)).date() + timedelta(days=_DAYS[word])
             return datetime.combine(day, time(), zone(timezone)).astimezone(UTC)
-        if _TIME_OF_DAY.fullmatch(text):
+        if re.fullmatch(_TIME_OF_DAY, text):
             return _nearest(time.fromisoformat(text.zfill(8 if text.count(":") == 2 else 5)), now, timezone, direction)
         if not text.isdigit() and text[:1].isdigit() and text[-1:] in "wdhms" and "-" not in text:
             distance = parse_duration(text)

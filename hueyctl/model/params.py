@@ -20,8 +20,8 @@ from hueyctl.model.wording import did_you_mean, kind_of, quoted, shown
 DEEPEST = 32
 """How deep arrays may be nested: far beyond use, and far below what a JSON reader's stack holds."""
 
-_INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
+_INTEGER = r"[+-]?[0-9]{1,30}"
+_NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?"
 _BOOLEANS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 
 
@@ -63,11 +63,11 @@ def from_text(param: Param, text: str) -> Any:
     """
     value: object = text
     match param.type:
-        case "integer" if _INTEGER.fullmatch(text):
+        case "integer" if re.fullmatch(_INTEGER, text):
             value = int(text)
-        case "number" if _INTEGER.fullmatch(text):
+        case "number" if re.fullmatch(_INTEGER, text):
             value = int(text)
-        case "number" if _NUMBER.fullmatch(text):
+        case "number" if re.fullmatch(_NUMBER, text):
             value = float(text)
         case "boolean":
             value = _BOOLEANS.get(text.lower(), text)
