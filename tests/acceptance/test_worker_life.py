@@ -232,36 +232,6 @@ def test_an_idle_worker_starts_a_run_promptly_and_hardly_wakes(project: Project)
         assert (started - enqueued).total_seconds() < 0.25
 
 
-def test_the_event_log_is_followed_as_it_is_written(project: Project) -> None:
-    project.write(JOBS)
-    follower = None
-    with project.worker():
-        try:
-            follower = project.popen("events", "--follow", "--json", "-n", "0", "--type", "enqueued,complete")
-            assert follower.stdout is not None
-            eventually(lambda: _listens(project, follower.pid))
-            for _ in range(3):
-                run = project.enqueue("mark")
-                lines = [follower.stdout.readline() for _ in range(2)]
-                assert [run in line.decode() for line in lines] == [True, True]
-                assert [b'"enqueued"' in lines[0], b'"complete"' in lines[1]] == [True, True]
-        finally:
-            if follower:
-                follower.kill()
-                follower.communicate()
-
-
-def test_reading_the_event_log_goes_on_where_it_stopped(project: Project) -> None:
-    project.write(JOBS)
-    for _ in range(5):
-        project.enqueue("mark")
-    everything = project.events()
-    middle = everything[2]["seq"]
-    assert project.events("--after", str(middle)) == everything[3:]
-    last = project.cli("events", "--json", "-n", "2").json_lines
-    assert last == everything[-2:]
-
-
 def test_ignored_signals_of_a_worker_are_not_handed_to_its_jobs(project: Project) -> None:
     project.write("[jobs.signals]\ncommand = ['sh', '-c', 'grep SigIgn /proc/self/status']\n")
     run = project.enqueue("signals")
@@ -309,8 +279,3 @@ def _switches(pid: int) -> int:
         with open(f"/proc/{pid}/task/{task}/status", encoding="utf-8") as status:
             total += next(int(line.split()[1]) for line in status if line.startswith("voluntary_ctxt"))
     return total
-
-
-def _listens(project: Project, pid: int) -> bool:
-    bells = project.store.parent / "bell"
-    return any(str(pid) in name for name in os.listdir(bells)) or len(os.listdir(bells)) >= 2
