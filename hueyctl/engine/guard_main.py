@@ -13,7 +13,8 @@ def guard_argv(*, lock: Path, lease_s: float, bell_dir: Path, fd: int = 0) -> li
     """The command line of a guard that finds its socket as `fd` (`Guard.start` gives it as stdin)."""
     # Isolated (-I): neither PYTHONPATH nor the current folder may put anything in front of the standard library.
     root = Path(__file__).resolve().parents[2]
-    return [sys.executable, "-I", "-c", _BOOT, str(root), str(lock), repr(lease_s), str(bell_dir), str(fd)]
+    paths = str(root), str(lock.absolute()), repr(lease_s), str(bell_dir.absolute())
+    return [sys.executable, "-I", "-c", _BOOT, *paths, str(fd)]
 
 
 def main(lock: str, lease_s: str, bell_dir: str, fd: str) -> None:

@@ -22,7 +22,6 @@ from hueyctl.process.wire import (
     Over,
     Ready,
     Recycle,
-    Request,
     Start,
     Stop,
     Tick,
@@ -57,7 +56,9 @@ class Guard:
         ours, theirs = socket.socketpair()
         with theirs:
             # A session of its own: a Ctrl-C at the worker's terminal is not for the guard.
-            process = subprocess.Popen(argv, stdin=theirs, stdout=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(
+                list(argv), stdin=theirs.fileno(), stdout=subprocess.DEVNULL, start_new_session=True
+            )
         guard = cls(process, ours, on_death)
         if not guard._ready.wait(START_TIMEOUT_S) or not guard.alive:
             process.kill()
@@ -69,9 +70,8 @@ class Guard:
         self.pid = process.pid
         self.on_death = on_death
         self._process, self._socket = process, sock
-        self._sending = threading.Lock()
+        self._lock = threading.Lock()  # of what is pending, and of the order in which it is said
         self._pending: dict[str, queue.SimpleQueue[Ended]] = {}
-        self._pending_lock = threading.Lock()
         self._ready = threading.Event()
         self._closing = False
         self._dead = False
@@ -86,39 +86,43 @@ class Guard:
     def run(self, spec: AttemptSpec) -> Ended:
         """Have an attempt made and wait for its end; `Lost` if the guard dies meanwhile, or is dead."""
         answer: queue.SimpleQueue[Ended] = queue.SimpleQueue()
-        with self._pending_lock:
+        message = pack(Start(spec))
+        with self._lock:
             if self._dead:
                 return Ended(token=spec.token, outcome=Lost(_THE_GUARD_DIED))
             self._pending[spec.token] = answer
-        self._send(Start(spec))
+            self._send(message)
         return answer.get()
 
     def stop(self, token: str, reason: StopReason) -> bool:
         """Stop an attempt: TERM, then KILL; its `run` returns when it has stopped. False where none is under way."""
-        if token not in self._pending:
-            return False
-        self._send(Stop(token, reason))
-        return True
+        with self._lock:
+            if token not in self._pending:
+                return False
+            self._send(pack(Stop(token, reason)))
+            return True
 
     def tick(self) -> None:
         """Prove the worker alive. Never blocks: a guard that doesn't read has no use for another tick."""
-        if self._sending.acquire(blocking=False):
+        if self._lock.acquire(blocking=False):
             try:
                 self._socket.send(pack(Tick()), socket.MSG_DONTWAIT)
             except OSError:
                 return
             finally:
-                self._sending.release()
+                self._lock.release()
 
     def recycle(self) -> None:
         """Have every warm child replaced before its next attempt."""
-        self._send(Recycle())
+        with self._lock:
+            self._send(pack(Recycle()))
 
     def close(self, timeout: float) -> None:
         """End it, and everything that it started; attempts under way end `Stopped("interrupted")`. After `timeout`
         seconds it is killed, with all that is left below it."""
         self._closing = True
-        self._send(Close())
+        with self._lock:
+            self._send(pack(Close()))
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -128,10 +132,9 @@ class Guard:
         self._reader.join()
         self._socket.close()
 
-    def _send(self, request: Request) -> None:
-        message = pack(request)
+    def _send(self, message: bytes) -> None:
         # A dead guard is no error here: the reader sees it, and answers for all.
-        with self._sending, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
             self._socket.sendall(message)
 
     def _read(self) -> None:
@@ -151,7 +154,7 @@ class Guard:
                         answer = self._pending.pop(ended.token, None)
                         if answer is not None:
                             answer.put(ended)
-        with self._pending_lock:
+        with self._lock:
             self._dead = True
             orphaned, self._pending = self._pending, {}
         self._ready.set()

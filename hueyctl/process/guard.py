@@ -1,12 +1,566 @@
-"""The guard: starts, watches and ends every child of a worker."""
+"""The guard: one small single-threaded process per worker, the parent of everything that the worker runs.
+
+Promises:
+- Every attempt started gets exactly one `Over`, sent when nothing of it runs any more: its leader has exited, what
+  was left of its descendants (those that became daemons too) has been killed, and what it printed is in its files.
+- When the worker is gone, or silent for ⅔ of its lease, everything here dies, and only then is the lock free. So
+  whoever finds the lock free may start the next attempt of a run.
+- Nothing here waits for anything but an event: a full disk, a stopped worker, a flood of output or a job that ignores
+  TERM delays no timeout.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import itertools
+import os
+import selectors
+import signal
 import socket
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hueyctl.model.outcome import AnyOutcome, Exited, Signaled, Stopped, TimedOut
+from hueyctl.process import kin
+from hueyctl.process.launch import CannotStart, launch
+from hueyctl.process.leader import Attempt, Leader, Outbox, Pipe, WarmChild
+from hueyctl.process.spec import AttemptSpec, Ended, ProcessSpec, PythonSpec
+from hueyctl.process.wire import (
+    READ_SIZE,
+    Call,
+    Close,
+    Over,
+    Ready,
+    Recycle,
+    Reply,
+    Start,
+    Stop,
+    Tick,
+    Unpacker,
+    decode_answer,
+    decode_request,
+    pack,
+)
+
+KIN = "HUEYCTL_KIN"  # the variable by which descendants of a leader are known, guards within guards included
+LEASE_SHARE = 2 / 3
+RETIRE_S = 5.0  # what a child that is no longer needed has for its exit handlers
+CLEAR_AGAIN_S = 0.02
+GIVE_UP_S = 30.0  # a descendant that the kernel can't kill holds up its attempt no longer than this
+IDLE_CHILDREN_MIN = 4
+_CHILD = str(Path(__file__).with_name("child.py"))
+_IGNORED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTSTP", "SIGTTIN", "SIGTTOU")
+
 
 def main(sock: socket.socket, *, lock: Path, lease_s: float, on_exit: Callable[[], None]) -> None:
-    """Serve one worker until its socket closes, its ticks stop for ⅔ of `lease_s`, or it says close."""
-    raise NotImplementedError
+    """Serve one worker until its socket closes, its ticks stop for ⅔ of `lease_s`, or it says close; then, when
+    everything is dead and `lock` free, call `on_exit`."""
+    kin.become_subreaper()
+    kin.set_name("hueyctl-guard")
+    # It ends with its worker, and by nothing that is sent to a whole group or session.
+    for name in _IGNORED:
+        signal.signal(getattr(signal, name), signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    sock = _keep_low_descriptors(sock)
+    lock = lock.absolute()  # the current folder changes with every launch
+    held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    guard = _Guard(sock, lease_s)
+    try:
+        guard.serve()
+    finally:
+        guard.end()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(lock)
+        os.close(held)
+        on_exit()
+
+
+def _keep_low_descriptors(sock: socket.socket) -> socket.socket:
+    """Keep 0 to 3 taken for good: `launch` puts a leader's descriptors there, so none may be among its sources."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    moved = socket.socket(fileno=fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 4))
+    sock.close()
+    for fd in (0, 3):
+        if fd != null:
+            os.dup2(null, fd, inheritable=False)
+    return moved
+
+
+class _Guard:
+    def __init__(self, sock: socket.socket, lease_s: float) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._worker, self._unpacker, self._outbox = sock, Unpacker(), Outbox()
+        self._patience = lease_s * LEASE_SHARE
+        self._silent_at = time.monotonic() + self._patience
+        self._open = True
+        self._attempts: dict[str, Attempt] = {}
+        self._ending: list[Attempt] = []  # those whose outcome is known
+        self._leaders: dict[int, Leader] = {}  # by pid: every one that hasn't been reaped
+        self._by_serial: dict[int, Leader] = {}
+        self._serials = itertools.count(1)
+        self._idle: list[WarmChild] = []  # the longest idle first
+        self._busiest = 0
+        self._children = kin.Children()
+        self._strays: dict[int, set[Attempt]] = {}  # orphans that came to us, and the attempts they may belong to
+        self._killed: frozenset[int] = frozenset()
+        self._kill_again_at = 0.0
+        self._oom_kills, self._oom_read_at = kin.oom_kills(), time.monotonic()
+        self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self._wakened, wake = os.pipe()
+        os.set_blocking(self._wakened, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        sock.setblocking(False)
+        self._selector.register(sock, selectors.EVENT_READ, self)
+        self._selector.register(self._wakened, selectors.EVENT_READ)
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Take requests until there is nobody, or no reason, left to serve."""
+        self._reply(Ready())
+        while self._open:
+            events = self._selector.select(max(0.0, self._next_deadline() - time.monotonic()))
+            # Deaths first: who has ended by itself was neither stopped nor timed out.
+            self._reap()
+            for key, _ in events:
+                match key.data:
+                    case Pipe() as pipe:
+                        self._pump(pipe)
+                    case WarmChild() as child:
+                        self._hear(child)
+                    case _Guard():
+                        self._take_requests()
+            now = time.monotonic()
+            self._keep_time(now)
+            self._clear(now)
+
+    def _next_deadline(self) -> float:
+        deadline = self._silent_at
+        for attempt in self._attempts.values():
+            for at in (attempt.deadline, attempt.kill_at):
+                if at is not None and at < deadline:
+                    deadline = at
+        for leader in self._leaders.values():
+            if leader.kill_at is not None and leader.kill_at < deadline:
+                deadline = leader.kill_at
+        if self._ending or self._strays:
+            deadline = min(deadline, time.monotonic() + CLEAR_AGAIN_S)
+        return deadline
+
+    def _keep_time(self, now: float) -> None:
+        for attempt in self._attempts.values():
+            if attempt.running and attempt.deadline is not None and now >= attempt.deadline:
+                attempt.deadline = None
+                self._stop(attempt, TimedOut(attempt.spec.timeout or 0.0))
+            if attempt.kill_at is not None and now >= attempt.kill_at:
+                attempt.kill_at = None
+                self._signal(attempt.leader, signal.SIGKILL)
+        for leader in self._leaders.values():
+            if leader.kill_at is not None and now >= leader.kill_at:
+                leader.kill_at = None
+                self._signal(leader, signal.SIGKILL)
+        if now >= self._silent_at:
+            sys.stderr.write(
+                f"hueyctl guard: no sign of life of the worker for {self._patience:g} s; ending its jobs\n"
+            )
+            self._open = False
+
+    # -- the worker -------------------------------------------------------------------------------------------------
+
+    def _take_requests(self) -> None:
+        if self._outbox.rest:
+            self._flush()
+        try:
+            piece = self._worker.recv(READ_SIZE)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        if not piece:
+            self._open = False
+            return
+        for payload in self._unpacker.feed(piece):
+            match decode_request(payload):
+                case Start(spec):
+                    self._start(spec)
+                case Stop(token, reason):
+                    if token in self._attempts:
+                        self._stop(self._attempts[token], Stopped(reason))
+                case Tick():
+                    self._silent_at = time.monotonic() + self._patience
+                case Recycle():
+                    self._recycle()
+                case Close():
+                    self._open = False
+                    return
+
+    def _reply(self, reply: Reply) -> None:
+        if not self._outbox.send(self._worker, pack(reply)):
+            self._selector.modify(self._worker, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
+
+    def _flush(self) -> None:
+        if self._outbox.send(self._worker, b""):
+            self._selector.modify(self._worker, selectors.EVENT_READ, self)
+
+    # -- starting ---------------------------------------------------------------------------------------------------
+
+    def _start(self, spec: AttemptSpec) -> None:
+        now = time.monotonic()
+        if now - self._oom_read_at > 1.0:
+            self._oom_kills, self._oom_read_at = kin.oom_kills(), now
+        leader: Leader
+        try:
+            match spec.body:
+                case ProcessSpec(argv=argv):
+                    leader = self._program(spec, argv)
+                case PythonSpec() as body:
+                    leader = self._child_for(spec, body)
+        except CannotStart as exc:
+            self._reply(Over(Ended(token=spec.token, outcome=exc.outcome)))
+            return
+        attempt = Attempt(spec, leader, now)
+        leader.attempt = attempt
+        leader.stdout.file, leader.stderr.file = attempt.stdout, attempt.stderr
+        self._attempts[spec.token] = attempt
+        if isinstance(leader, WarmChild):
+            self._call(leader, spec)
+
+    def _program(self, spec: AttemptSpec, argv: tuple[str, ...]) -> Leader:
+        if not argv:
+            raise CannotStart(127, "its command is empty")
+        _make_folder(os.path.dirname(spec.progress))
+        stdin = self._null
+        if spec.stdin is not None:
+            try:
+                stdin = os.open(spec.stdin, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as exc:
+                raise CannotStart(126, f"its input can't be read: {spec.stdin}: {exc.strerror}") from exc
+        try:
+            leader = Leader(*self._launch(argv, spec, {**spec.env, **spec.run_env}, [stdin]))
+        finally:
+            if stdin != self._null:
+                os.close(stdin)
+        self._enter(leader)
+        return leader
+
+    def _child_for(self, spec: AttemptSpec, body: PythonSpec) -> WarmChild:
+        for child in reversed(self._idle):
+            if child.definition == body.definition:
+                self._idle.remove(child)
+                return child
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                launched = self._launch((body.interpreter, _CHILD), spec, dict(spec.env), [self._null, theirs.fileno()])
+            except CannotStart:
+                ours.close()
+                raise
+        ours.setblocking(False)
+        child = WarmChild(*launched, sock=ours, definition=body.definition)
+        self._selector.register(ours, selectors.EVENT_READ, child)
+        self._enter(child)
+        return child
+
+    def _launch(
+        self, argv: tuple[str, ...], spec: AttemptSpec, env: dict[str, str], others: list[int]
+    ) -> tuple[int, int, int, int]:
+        """Start a leader with `others` as its stdin and (a child's) descriptor 3: its pid, its serial, its pipes."""
+        serial = next(self._serials)
+        env[KIN] = f"{env.get(KIN, '')}/{os.getpid()}.{serial}"
+        try:
+            stdout, to_stdout = os.pipe()
+        except OSError as exc:
+            raise CannotStart(126, f"{argv[0]}: {exc.strerror}") from exc
+        try:
+            stderr, to_stderr = os.pipe()
+        except OSError as exc:
+            os.close(stdout)
+            os.close(to_stdout)
+            raise CannotStart(126, f"{argv[0]}: {exc.strerror}") from exc
+        try:
+            descriptors = [others[0], to_stdout, to_stderr, *others[1:]]
+            pid = launch(argv, dir=spec.dir, env=env, descriptors=descriptors)
+        except CannotStart:
+            os.close(stdout)
+            os.close(stderr)
+            raise
+        finally:
+            os.close(to_stdout)
+            os.close(to_stderr)
+        os.set_blocking(stdout, False)
+        os.set_blocking(stderr, False)
+        return pid, serial, stdout, stderr
+
+    def _enter(self, leader: Leader) -> None:
+        self._leaders[leader.pid] = self._by_serial[leader.serial] = leader
+        for pipe in (leader.stdout, leader.stderr):
+            self._selector.register(pipe.fd, selectors.EVENT_READ, pipe)
+            pipe.watched = True
+
+    def _call(self, child: WarmChild, spec: AttemptSpec) -> None:
+        body = spec.body
+        assert isinstance(body, PythonSpec)
+        child.served += 1
+        child.fit = child.served < body.max_runs
+        call = Call(
+            token=spec.token,
+            target=body.target,
+            dir=spec.dir,
+            pythonpath=body.pythonpath,
+            params=body.params,
+            run_env=spec.run_env,
+            result_max=body.result_max,
+        )
+        if not child.outbox.send(child.socket, pack(call)):
+            self._selector.modify(child.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, child)
+        self._busiest = max(self._busiest, sum(isinstance(each.leader, WarmChild) for each in self._attempts.values()))
+
+    # -- what leaders print and say ---------------------------------------------------------------------------------
+
+    def _pump(self, pipe: Pipe) -> None:
+        if pipe.fd < 0:
+            return  # closed while its event was on the way
+        pipe.pump()
+        if pipe.ended:
+            self._ignore(pipe)
+
+    def _ignore(self, pipe: Pipe) -> None:
+        if pipe.watched:
+            pipe.watched = False
+            self._selector.unregister(pipe.fd)
+
+    def _hear(self, child: WarmChild) -> bool:
+        """Take what a child says; False when there is nothing more to hear (now)."""
+        if child.hung_up:
+            return False
+        if child.outbox.rest and child.outbox.send(child.socket, b""):
+            self._selector.modify(child.socket, selectors.EVENT_READ, child)
+        try:
+            piece = child.socket.recv(READ_SIZE)
+        except BlockingIOError:
+            return False
+        except OSError:
+            piece = b""
+        if not piece:
+            self._hang_up(child)  # it ends now, or the job closed the descriptor: either way its exit will tell
+            return False
+        for payload in child.unpacker.feed(piece):
+            answer, attempt = decode_answer(payload), child.attempt
+            if answer is None or answer.pid != child.pid or attempt is None or answer.token != attempt.spec.token:
+                continue
+            if not answer.fit:
+                child.fit = False
+            child.answered = True
+            if attempt.running:
+                self._ended(attempt, attempt.cause or answer.outcome)
+            if attempt.cause is not None or not answer.fit:
+                # What it left in this process or below it must not outlive the attempt.
+                self._hang_up(child)
+                self._signal(child, signal.SIGKILL)
+        return True
+
+    def _hang_up(self, child: WarmChild) -> None:
+        if not child.hung_up:
+            child.hung_up, child.fit = True, False
+            self._selector.unregister(child.socket)
+            child.socket.close()
+
+    # -- stopping ---------------------------------------------------------------------------------------------------
+
+    def _stop(self, attempt: Attempt, cause: TimedOut | Stopped) -> None:
+        if not attempt.running or attempt.cause is not None:
+            return
+        attempt.cause = cause
+        attempt.kill_at = time.monotonic() + attempt.spec.kill_after
+        self._signal(attempt.leader, signal.SIGTERM)
+        self._signal(attempt.leader, signal.SIGCONT)  # a stopped process hears no TERM
+
+    def _signal(self, leader: Leader, number: int) -> None:
+        if not leader.gone:
+            kin.signal_group(leader.pid, number)
+
+    def _recycle(self) -> None:
+        for child in [*self._idle]:
+            self._retire(child)
+        for leader in self._leaders.values():
+            if isinstance(leader, WarmChild):
+                leader.fit = False
+
+    def _retire(self, child: WarmChild) -> None:
+        """Let a child go that nothing runs in: it ends when it finds its socket closed."""
+        if child in self._idle:
+            self._idle.remove(child)
+        self._hang_up(child)
+        child.kill_at = time.monotonic() + RETIRE_S
+
+    # -- ends -------------------------------------------------------------------------------------------------------
+
+    def _reap(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakened, 4096)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if pid == 0:
+                    return
+                self._strays.pop(pid, None)
+                leader = self._leaders.pop(pid, None)
+                if leader is not None:
+                    self._exited(leader, os.waitstatus_to_exitcode(status))
+
+    def _exited(self, leader: Leader, code: int) -> None:
+        leader.gone = True
+        if not self._children.known:
+            # Nobody can tell what it left; its group, whose number nobody else can have yet, is all there is to kill.
+            kin.signal_group(leader.pid, signal.SIGKILL)
+        if isinstance(leader, WarmChild):
+            while self._hear(leader):  # an answer that it gave right before
+                pass
+            self._hang_up(leader)
+            if leader in self._idle:
+                self._idle.remove(leader)
+        attempt = leader.attempt
+        if attempt is None:
+            self._forget(leader)
+        elif attempt.running:
+            self._ended(attempt, attempt.cause or self._outcome(code))
+
+    def _outcome(self, code: int) -> AnyOutcome:
+        if code >= 0:
+            return Exited(code)
+        if code != -signal.SIGKILL:
+            return Signaled(-code)
+        kills = kin.oom_kills()
+        if kills is None or self._oom_kills is None or kills <= self._oom_kills:
+            return Signaled(signal.SIGKILL)
+        self._oom_kills += 1  # each kill explains one death
+        return Signaled(signal.SIGKILL, out_of_memory=True)
+
+    def _ended(self, attempt: Attempt, outcome: AnyOutcome) -> None:
+        attempt.outcome = outcome
+        attempt.deadline = None
+        attempt.given_up_at = time.monotonic() + GIVE_UP_S
+        self._ending.append(attempt)
+
+    def _clear(self, now: float) -> None:
+        """Kill what attempts left behind, and report those of which nothing is left."""
+        if not self._ending and not self._strays:
+            return
+        self._find_strays()
+        doomed = {pid for pid, owners in self._strays.items() if not any(each.running for each in owners)}
+        if doomed - self._killed or (doomed and now >= self._kill_again_at):
+            kin.kill_children(doomed)
+            self._kill_again_at = now + CLEAR_AGAIN_S
+        self._killed = frozenset(doomed)
+        unclear = {attempt for pid in doomed for attempt in self._strays[pid]} if doomed else ()
+        for attempt in [*self._ending]:
+            leader = attempt.leader
+            still = not leader.gone and not (isinstance(leader, WarmChild) and leader.answered and not leader.hung_up)
+            if (not still and attempt not in unclear) or now >= attempt.given_up_at:
+                self._over(attempt)
+
+    def _find_strays(self) -> None:
+        listed = self._children.listed()
+        if listed is None or len(listed) == len(self._leaders):
+            self._strays.clear()
+            return
+        found = set(listed) - self._leaders.keys()
+        self._strays = {pid: self._strays.get(pid) or self._owners(pid) for pid in found}
+
+    def _owners(self, pid: int) -> set[Attempt]:
+        """The attempts that this orphan may belong to: the one whose mark it carries, or in whose session or group it
+        is, and otherwise everyone that is under way now."""
+        mark = f"{os.getpid()}."
+        for part in (kin.variable(pid, KIN) or "").split("/"):
+            if part.startswith(mark):
+                leader = self._by_serial.get(int(part.removeprefix(mark)))
+                return {leader.attempt} if leader is not None and leader.attempt is not None else set()
+        process = kin.look(pid)
+        attempts = set(self._attempts.values())
+        if process is not None:
+            for attempt in attempts:
+                if attempt.leader.pid in (process.session, process.group):
+                    return {attempt}
+        return attempts
+
+    def _over(self, attempt: Attempt) -> None:
+        leader, spec = attempt.leader, attempt.spec
+        leader.stdout.drain()
+        leader.stderr.drain()
+        attempt.stdout.close()
+        attempt.stderr.close()
+        self._ending.remove(attempt)
+        del self._attempts[spec.token]
+        leader.attempt = leader.stdout.file = leader.stderr.file = None
+        if isinstance(leader, WarmChild) and not leader.gone:
+            self._rest(leader)
+        else:
+            self._forget(leader)
+            if not attempt.stdout.total and not attempt.stderr.total:
+                # The folder was made for its progress alone; with that, or another attempt's output, it stays.
+                with contextlib.suppress(OSError):
+                    os.rmdir(os.path.dirname(spec.progress))
+        assert attempt.outcome is not None
+        self._reply(
+            Over(
+                Ended(
+                    token=spec.token,
+                    outcome=attempt.outcome,
+                    stdout_bytes=attempt.stdout.total,
+                    stderr_bytes=attempt.stderr.total,
+                )
+            )
+        )
+
+    def _rest(self, child: WarmChild) -> None:
+        child.answered = False
+        if not child.fit or child.stdout.ended or child.stderr.ended:
+            self._retire(child)
+            return
+        self._idle.append(child)
+        if len(self._idle) > max(IDLE_CHILDREN_MIN, 2 * self._busiest):
+            self._retire(self._idle[0])
+
+    def _forget(self, leader: Leader) -> None:
+        """Nothing refers to it any more; if it can't be killed, it stays a child to be reaped."""
+        self._by_serial.pop(leader.serial, None)
+        for pipe in (leader.stdout, leader.stderr):
+            self._ignore(pipe)
+            os.close(pipe.fd)
+            pipe.fd = -1
+
+    # -- the end of it all ------------------------------------------------------------------------------------------
+
+    def end(self) -> None:
+        """Kill everything, and tell the worker, if there still is one."""
+        self._reap()
+        kin.kill_everything_below([leader.pid for leader in self._leaders.values()])
+        for leader in self._leaders.values():
+            leader.gone = True
+        for attempt in [*self._attempts.values()]:
+            if attempt.running:
+                self._ended(attempt, attempt.cause or Stopped("interrupted"))
+            self._over(attempt)
+        with contextlib.suppress(OSError):
+            self._worker.settimeout(1.0)
+            self._worker.sendall(self._outbox.rest)
+        self._worker.close()
+
+
+def _make_folder(path: str) -> None:
+    """For the job itself to write its progress in; where that fails, the job goes without."""
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):
+            os.makedirs(path, 0o700, exist_ok=True)
+    except OSError:
+        return

@@ -1,4 +1,4 @@
-"""What worker and guard say to each other: length-prefixed JSON messages on one stream socket."""
+"""What worker and guard, and guard and warm child, say to each other: length-prefixed JSON on a stream socket."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 
 import msgspec
 
+from hueyctl.model.outcome import AnyOutcome
 from hueyctl.process.spec import AttemptSpec, Ended, StopReason
 
 READ_SIZE = 256 * 1024
@@ -54,7 +55,7 @@ Reply = Ready | Over
 _encoder = msgspec.json.Encoder()
 
 
-def pack(message: Request | Reply) -> bytes:
+def pack(message: Request | Reply | Call) -> bytes:
     """`message` as it goes over the wire."""
     try:
         payload = _encoder.encode(message)
@@ -94,7 +95,8 @@ def decode_request(payload: bytes) -> Request:
     try:
         return _requests.decode(payload)
     except msgspec.DecodeError:
-        return msgspec.convert(json.loads(payload), Request)  # lone surrogates, as in `pack`
+        request: Request = msgspec.convert(json.loads(payload), Request)  # lone surrogates, as in `pack`
+        return request
 
 
 def decode_reply(payload: bytes) -> Reply:
@@ -102,4 +104,38 @@ def decode_reply(payload: bytes) -> Reply:
     try:
         return _replies.decode(payload)
     except msgspec.DecodeError:
-        return msgspec.convert(json.loads(payload), Reply)
+        reply: Reply = msgspec.convert(json.loads(payload), Reply)
+        return reply
+
+
+class Call(msgspec.Struct, frozen=True):
+    """What the guard asks of a warm child: one call of its function."""
+
+    token: str
+    target: str
+    dir: str
+    pythonpath: tuple[str, ...]
+    params: dict[str, object]
+    run_env: dict[str, str]
+    result_max: int
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a warm child says. One with another pid comes from a copy that the job forked, and counts for nothing;
+    `fit`: nothing of the attempt is left in it."""
+
+    token: str
+    pid: int
+    outcome: AnyOutcome
+    fit: bool
+
+
+_answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
+
+
+def decode_answer(payload: bytes) -> Answer | None:
+    """What a warm child said; None for what is no answer at all: its descriptor is within the job's reach."""
+    try:
+        return _answers.decode(payload)
+    except msgspec.DecodeError:
+        return None
