@@ -54,12 +54,16 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """What a transition makes of a run, with the events that record it, in order."""
+    """What a transition makes of a run, with the events that record it, in order.
+
+    `expires_at` bounds the first start alone, and is kept only by a run that was given back unstarted.
+    """
 
     state: RunState
     retries_left: int | None
     losses: int
     due_at: datetime
+    expires_at: datetime | None = None
     finished_at: datetime | None = None
     exit_code: int | None = None
     error: str | None = None
@@ -147,6 +151,7 @@ def _released(run: Run, outcome: AnyOutcome, started: bool, now: datetime) -> Ch
         retries_left=run.retries_left,
         losses=run.losses,
         due_at=run.due_at,
+        expires_at=None if started else run.expires_at,
         reason=describe(outcome),
         events=(EventDraft(event, RunState.QUEUED, data),),
     )

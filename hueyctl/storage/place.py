@@ -41,32 +41,32 @@ class Place(msgspec.Struct, frozen=True):
     @property
     def workers(self) -> Path:
         """The folder of the workers' and guards' locks."""
-        return self.dir / "workers"
+        return self._beside("workers")
 
     @property
     def bell(self) -> Path:
         """The folder of the sockets of everyone who listens."""
-        return self.dir / "bell"
+        return self._beside("bell")
 
     @property
     def output(self) -> Path:
         """The folder of what runs print: `RUN/ATTEMPT.out`, `.err`, `.progress`."""
-        return self.dir / "output"
+        return self._beside("output")
 
     @property
     def log(self) -> Path:
         """Where a worker started with `--detach` logs to."""
-        return self.dir / "worker.log"
+        return self._beside("worker.log")
 
     @property
     def maintenance_lock(self) -> Path:
-        """Held by the one process that checkpoints, prunes and rescues; named after its store: a folder may have two."""
-        return self.path.with_name(self.path.name + ".maintenance")
+        """Held by the one process that checkpoints, prunes and rescues."""
+        return self._beside("maintenance.lock")
 
     @property
     def creation_lock(self) -> Path:
         """Held while the store is being made."""
-        return self.path.with_name(self.path.name + ".creation")
+        return self._beside("creation.lock")
 
     def worker_lock(self, worker: str) -> Path:
         """Held by a worker for its life."""
@@ -87,6 +87,10 @@ class Place(msgspec.Struct, frozen=True):
     def progress(self, run: str, attempt: int) -> Path:
         """The file that an attempt writes its progress to."""
         return self.output / run / f"{attempt}.progress"
+
+    def _beside(self, name: str) -> Path:
+        # Two stores may share a folder, but not their workers and locks; the usual one has the plain names.
+        return self.dir / (name if self.path.name == "queue.db" else f"{self.path.name}.{name}")
 
     def prepare(self) -> None:
         """Make the folders that are missing, for their owner's eyes only (0700) and git-ignored.

@@ -1,14 +1,167 @@
-"""The store in one SQLite file."""
+"""The store in one SQLite file: what `storage.store.Store` promises, verb by verb."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
-from hueyctl.storage.store import Store
+from hueyctl.model.definition import Retention
+from hueyctl.model.event import Event
+from hueyctl.model.run import NewRun, Run
+from hueyctl.model.transition import Settlement
+from hueyctl.storage import changes, reading, upkeep, workers
+from hueyctl.storage.database import Database
+from hueyctl.storage.exchange import exchange
+from hueyctl.storage.opening import open_database
+from hueyctl.storage.store import (
+    Accepted,
+    EventFilter,
+    Exchange,
+    Line,
+    Pause,
+    Retried,
+    Revocation,
+    RunFilter,
+    Want,
+    Worker,
+)
 
 
 def open_store(
     path: Path, *, create: bool = False, migrate: bool = False, read_only: bool = False, busy_s: float = 5.0
-) -> Store:
-    """Open the store at `path`."""
-    raise NotImplementedError
+) -> SqliteStore:
+    """Open the store at `path`, made where `create` and it is missing, brought up to date where `migrate`.
+
+    `busy_s` is how long each verb tries to get the write lock. A store opened `read_only` reads also where file or
+    folder can't be written, as far as SQLite can.
+
+    Raises:
+        StoreMissing: there is none, and `create` is false.
+        StoreDamaged: what is there is no store, or a broken one; it is left as it is.
+        StoreNewer: a newer hueyctl wrote it.
+        StoreReplaced: the store is gone, but what is left of it shows that it was in use.
+        StoreReadOnly: it, or its folder, can't be written.
+        StoreError: an older hueyctl wrote it and `migrate` is false; or it is on a network file system.
+    """
+    return SqliteStore(
+        open_database(path, create=create, migrate=migrate, read_only=read_only, busy_s=busy_s),
+    )
+
+
+class SqliteStore:
+    """A `Store`. One thread at a time, and never across a fork: SQLite's locks belong to the process."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._careful_until: datetime | None = None
+        self._data_version: int | None = None
+
+    # -- acceptance -------------------------------------------------------------------------------------------------
+    def accept(self, runs: Sequence[NewRun], *, by: str, now: datetime) -> list[Accepted]:
+        return changes.accept(self.database, runs, by=by, now=now)
+
+    # -- the hot verb -----------------------------------------------------------------------------------------------
+    def exchange(self, settlements: Sequence[Settlement], want: Want | None, *, now: datetime) -> Exchange:
+        careful = self._careful_until is not None and now < self._careful_until
+        return exchange(self.database, settlements, want, now, durable=careful)
+
+    # -- changes asked for by users ---------------------------------------------------------------------------------
+    def revoke(self, ids: Sequence[str], *, kill: bool, by: str, now: datetime) -> list[Revocation]:
+        return changes.revoke(self.database, ids, kill=kill, by=by, now=now)
+
+    def retry(self, ids: Sequence[str], *, by: str, now: datetime) -> list[Retried]:
+        return changes.retry(self.database, ids, by=by, now=now)
+
+    def pause(self, pauses: Sequence[Pause]) -> None:
+        changes.pause(self.database, pauses)
+
+    def resume(self, kind: str, name: str, *, by: str, now: datetime) -> bool:
+        return changes.resume(self.database, kind, name, by=by, now=now)
+
+    # -- workers ----------------------------------------------------------------------------------------------------
+    def register(self, worker: Worker, *, now: datetime) -> None:
+        self._careful_until = workers.register(self.database, worker, now)
+
+    def beat(self, worker: str, *, running: int, now: datetime) -> bool:
+        return workers.beat(self.database, worker, running=running, now=now)
+
+    def unregister(self, worker: str, *, reason: str, now: datetime) -> None:
+        workers.unregister(self.database, worker, reason=reason, now=now)
+
+    def workers(self) -> list[Worker]:
+        return workers.workers(self.database)
+
+    def ask(self, worker: str, request: Literal["stop", "reload"], *, by: str, now: datetime) -> bool:
+        return workers.ask(self.database, worker, request)
+
+    def asked(self, worker: str) -> tuple[str | None, tuple[tuple[int, str], ...]]:
+        return workers.asked(self.database, worker)
+
+    def rescue(self, worker: str, *, cause: str, now: datetime) -> list[Run]:
+        return workers.rescue(self.database, worker, cause=cause, now=now)
+
+    # -- upkeep -----------------------------------------------------------------------------------------------------
+    def sweep(self, *, served: Mapping[str, Collection[str]] | None, now: datetime) -> int:
+        return upkeep.sweep(self.database, served, now)
+
+    def readmit(self, jobs: Collection[str], *, now: datetime) -> int:
+        return upkeep.readmit(self.database, jobs, now)
+
+    def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> list[str]:
+        return upkeep.prune(self.database, retention, now=now, limit=limit)
+
+    def prunable(self, retention: Retention, *, now: datetime) -> bool:
+        return upkeep.prunable(self.database, retention, now=now)
+
+    def checkpoint(self) -> None:
+        self.database.checkpoint()
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+    def get(self, id: str) -> Run | None:
+        return reading.get(self.database, id)
+
+    def find(self, prefix: str, *, limit: int = 2) -> list[Run]:
+        return reading.find(self.database, prefix, limit=limit)
+
+    def newest(self, *, job: str | None = None) -> Run | None:
+        return reading.newest(self.database, job=job)
+
+    def runs(self, where: RunFilter, *, limit: int | None, before: int | None = None) -> list[Run]:
+        return reading.runs(self.database, where, limit=limit, before=before)
+
+    def events(self, where: EventFilter, *, after: int, limit: int) -> list[Event]:
+        return reading.events(self.database, where, after=after, limit=limit)
+
+    def last_events(self, where: EventFilter, *, limit: int) -> list[Event]:
+        return reading.last_events(self.database, where, limit=limit)
+
+    def last_seq(self) -> int:
+        return reading.last_seq(self.database)
+
+    def lines(self) -> list[Line]:
+        return reading.lines(self.database)
+
+    def next_up(self, *, limit: int) -> list[Run]:
+        return reading.next_up(self.database, limit=limit)
+
+    def ahead_of(self, run: Run) -> int:
+        return reading.ahead_of(self.database, run)
+
+    def running(self, *, worker: str | None = None) -> list[Run]:
+        return reading.running(self.database, worker=worker)
+
+    def pauses(self) -> list[Pause]:
+        return reading.pauses(self.database)
+
+    def changed(self) -> bool:
+        version = self.database.data_version()
+        changed, self._data_version = version != self._data_version, version
+        return changed
+
+    def sync(self) -> None:
+        self.database.sync()
+
+    def close(self) -> None:
+        self.database.close()

@@ -166,8 +166,9 @@ class Store(Protocol):
 
         Before claiming, due runs become queued, and runs past `expires_at` that never started become expired.
         Claims are of the highest priority first, oldest first within it, skipping paused and gated ones; a claim
-        counts as an attempt the moment it is made. A settlement that can't be stored ends its run `failed` with
-        that cause, and takes no other with it.
+        counts as an attempt the moment it is made. A worker that isn't registered (any more) gets none: nobody would
+        rescue them. A settlement that can't be stored ends its run `failed` with that cause, and takes no other with
+        it. `next_due` is `now` where more is to be done than one transaction should.
         """
 
     # -- changes asked for by users ---------------------------------------------------------------------------------
@@ -220,6 +221,9 @@ class Store(Protocol):
     def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> Pruned:
         """Delete at most `limit` runs and as many events past their retention, in one transaction. The output of the
         runs is the caller's to delete."""
+
+    def prunable(self, retention: Retention, *, now: datetime) -> bool:
+        """Is anything left for `prune`?"""
 
     def checkpoint(self) -> None:
         """Move the log into the main file and shorten it, where the store has such a thing."""

@@ -1,0 +1,263 @@
+"""What users ask for: runs taken in, revoked and retried, switches set. All of it durable when it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+
+from hueyctl.errors import Refused
+from hueyctl.model.event import EventType
+from hueyctl.model.run import TERMINAL, NewRun, Run, RunState
+from hueyctl.storage.database import Database
+from hueyctl.storage.log import INSERT_EVENT, Log
+from hueyctl.storage.rows import (
+    RUN_COLUMNS,
+    Row,
+    from_json,
+    maybe_micros,
+    message_from,
+    micros,
+    run_from,
+    to_json,
+    utf8,
+)
+from hueyctl.storage.store import Accepted, Pause, Retried, Revocation
+
+CHUNK: Final = 5_000
+
+INSERT: Final = """
+INSERT INTO runs (n, id, state, job, queue, priority, enqueued_at, due_at, expires_us, expires_at, trigger, schedule,
+    slot, lock_key, unique_key, message)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE id = ?"
+
+# The literals are those of the index runs_unique: without them it isn't used.
+LIVE_BY_KEY: Final = f"""
+SELECT {RUN_COLUMNS} FROM runs WHERE unique_key = ?
+    AND unique_key IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'running', 'held')
+"""
+
+REVOKE: Final = "UPDATE runs SET state = 'revoked', finished_at = ?, reason = ? WHERE n = ?"
+
+RETRY: Final = """
+UPDATE runs SET state = 'queued', retries_left = NULL, losses = 0, due_at = ?1, expires_at = ?1 + expires_us,
+    started_at = NULL, finished_at = NULL, worker = NULL, exit_code = NULL, error = NULL, reason = NULL, result = NULL,
+    result_error = NULL
+WHERE n = ?2
+"""
+
+
+def accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetime) -> list[Accepted]:
+    """`Store.accept`."""
+    at, by = micros(now), utf8(by)
+    accepted: list[Accepted] = []
+    with database.write(durable=True):
+        found = database.one("SELECT seq FROM sqlite_sequence WHERE name = 'runs'")
+        n = found[0] if found else 0
+        # What this batch itself brings counts too where an id or a key is looked up.
+        named: dict[str, Run] = {}
+        keyed: dict[bytes, Run] = {}
+        rows: list[Row] = []
+        events: list[Row] = []
+        details = _Details()
+        for new in runs:
+            standing = _standing(database, new, named, keyed)
+            if standing is not None:
+                accepted.append(Accepted(standing, existing=True))
+                continue
+            n += 1
+            run, message = _made(new, n, now)
+            if new.given_id:
+                named[run.id] = run
+            if new.unique_key is not None:
+                keyed[new.unique_key] = run
+            accepted.append(Accepted(run))
+            row, event = _rows(new, run, message, at, by)
+            rows.append(row)
+            events.append((*event, details.of(run)))
+            if len(rows) == CHUNK:
+                _insert(database, rows, events)
+        _insert(database, rows, events)
+    return accepted
+
+
+def revoke(database: Database, ids: Sequence[str], *, kill: bool, by: str, now: datetime) -> list[Revocation]:
+    """`Store.revoke`."""
+    log = Log(micros(now), by)
+    revocations = []
+    with database.write(durable=True):
+        for run in _found(database, ids):
+            if run.state in TERMINAL:
+                revocations.append(Revocation(run, "ended"))
+            elif run.state is not RunState.RUNNING:
+                reason = f"revoked by {log.by}"
+                database.run(REVOKE, log.time, reason, run.n)
+                revoked = msgspec.structs.replace(run, state=RunState.REVOKED, finished_at=now, reason=reason)
+                log.run(revoked, EventType.REVOKED, RunState.REVOKED, {"reason": reason})
+                revocations.append(Revocation(revoked, "revoked"))
+            elif not kill:
+                revocations.append(Revocation(run, "running"))
+            else:
+                if not run.killing:
+                    database.run("UPDATE runs SET revoking = 1, killing = 1 WHERE n = ?", run.n)
+                    log.run(run, EventType.REVOKE_REQUESTED, RunState.RUNNING)
+                flagged = msgspec.structs.replace(run, revoking=True, killing=True)
+                revocations.append(Revocation(flagged, "requested"))
+        log.write(database)
+    return revocations
+
+
+def retry(database: Database, ids: Sequence[str], *, by: str, now: datetime) -> list[Retried]:
+    """`Store.retry`."""
+    log = Log(micros(now), by)
+    retried = []
+    with database.write(durable=True):
+        for run in _found(database, ids):
+            refusal = _refusal(database, run)
+            if refusal is None:
+                database.run(RETRY, log.time, run.n)
+                row = database.one(BY_ID, run.id)
+                assert row is not None, "it was there in this transaction"
+                again = run_from(row)
+                log.run(again, EventType.RETRIED, RunState.QUEUED, {"was": run.state.value})
+                retried.append(Retried(again))
+            else:
+                retried.append(Retried(run, refusal))
+        log.write(database)
+    return retried
+
+
+def pause(database: Database, pauses: Sequence[Pause]) -> None:
+    """`Store.pause`."""
+    with database.write(durable=True):
+        for switch in pauses:
+            at = micros(switch.at)
+            sql = "INSERT OR REPLACE INTO pauses (kind, name, note, by, at) VALUES (?, ?, ?, ?, ?)"
+            database.run(sql, switch.kind, switch.name, switch.note, switch.by, at)
+            log = Log(at, switch.by)
+            _log_switch(log, EventType.PAUSED, switch.kind, switch.name, switch.note)
+            log.write(database)
+
+
+def resume(database: Database, kind: str, name: str, *, by: str, now: datetime) -> bool:
+    """`Store.resume`."""
+    log = Log(micros(now), by)
+    with database.write(durable=True):
+        was_set = database.run("DELETE FROM pauses WHERE kind = ? AND name = ?", kind, name) > 0
+        if was_set:
+            _log_switch(log, EventType.RESUMED, kind, name, None)
+            log.write(database)
+    return was_set
+
+
+class _Details:
+    """What the first event of a run says of it, as JSON; runs of a batch mostly say the same."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], str] = {}
+
+    def of(self, run: Run) -> str:
+        if run.state is RunState.SCHEDULED:
+            due = run.due_at.isoformat().replace("+00:00", "Z")
+            return to_json({"queue": run.queue, "priority": run.priority, "due_at": due})
+        key = (run.queue, run.priority)
+        text = self._known.get(key)
+        if text is None:
+            text = self._known[key] = to_json({"queue": run.queue, "priority": run.priority})
+        return text
+
+
+def _made(new: NewRun, n: int, now: datetime) -> tuple[Run, str]:
+    """The run that a new one becomes, and its message as it is stored."""
+    due_at = now if new.due_at is None else new.due_at
+    message = to_json(new.message)
+    run = Run(
+        n=n,
+        id=utf8(new.id),
+        job=utf8(new.job),
+        state=RunState.SCHEDULED if due_at > now else RunState.QUEUED,
+        queue=utf8(new.queue),
+        priority=new.priority,
+        message=new.message if message.isascii() else message_from(message),
+        trigger=new.trigger,
+        schedule=None if new.schedule is None else utf8(new.schedule),
+        scheduled_at=new.slot,
+        enqueued_at=now,
+        due_at=due_at,
+        expires_at=None if new.expires_s is None else due_at + timedelta(seconds=new.expires_s),
+    )
+    return run, message
+
+
+def _rows(new: NewRun, run: Run, message: str, at: int, by: str) -> tuple[Row, Row]:
+    """The row of a run, and of its first event but for its data."""
+    due, slot = micros(run.due_at), maybe_micros(run.scheduled_at)
+    expires_us = None if new.expires_s is None else round(new.expires_s * 1e6)
+    expires_at = None if expires_us is None else due + expires_us
+    state = run.state.value
+    type = EventType.SCHEDULED if run.state is RunState.SCHEDULED else EventType.ENQUEUED
+    row = (
+        *(run.n, run.id, state, run.job, run.queue, run.priority, at, due, expires_us, expires_at, run.trigger),
+        *(run.schedule, slot, new.lock_key, new.unique_key, message),
+    )
+    return row, (at, type.value, state, run.n, run.id, run.job, None, None, run.schedule, slot, None, by)
+
+
+def _standing(database: Database, new: NewRun, named: dict[str, Run], keyed: dict[bytes, Run]) -> Run | None:
+    """The run that stands for a new one already: of its given id, or of its unique key."""
+    if new.given_id:
+        run = named.get(new.id) or _by_id(database, new.id)
+        if run is not None:
+            if run.job == new.job and run.message.params == from_json(to_json(new.message.params)):
+                return run
+            what = f"of another job ({run.job})" if run.job != new.job else "with other parameters"
+            raise Refused(f"there is a run {new.id} already, {what}", hint="leave out --id, or give another one")
+    if new.unique_key is not None:
+        row = database.one(LIVE_BY_KEY, new.unique_key)
+        return keyed.get(new.unique_key) or (run_from(row) if row else None)
+    return None
+
+
+def _insert(database: Database, rows: list[Row], events: list[Row]) -> None:
+    database.many(INSERT, rows)
+    database.many(INSERT_EVENT, events)
+    rows.clear()
+    events.clear()
+
+
+def _refusal(database: Database, run: Run) -> str | None:
+    if run.state is RunState.SUCCEEDED:
+        return "it succeeded; `hueyctl retry --again` enqueues a copy of it"
+    if run.state not in TERMINAL:
+        return f"it has not ended: it is {run.state.value}"
+    row = database.one("SELECT unique_key FROM runs WHERE n = ?", run.n)
+    if row is not None and row[0] is not None:
+        live = database.one(LIVE_BY_KEY, row[0])
+        if live is not None:
+            return f"run {run_from(live).id} stands for it: it is live, and has the same unique key"
+    return None
+
+
+def _by_id(database: Database, id: str) -> Run | None:
+    row = database.one(BY_ID, id)
+    return run_from(row) if row else None
+
+
+def _found(database: Database, ids: Iterable[str]) -> Iterable[Run]:
+    """The runs of these ids, as they stand when their turn comes; ids that are no longer there are passed over."""
+    for id in ids:
+        run = _by_id(database, id)
+        if run is not None:
+            yield run
+
+
+def _log_switch(log: Log, type: EventType, kind: str, name: str, note: str | None) -> None:
+    data = {"kind": kind, "name": name}
+    if note:
+        data["note"] = note
+    log.other(type, job=name if kind == "job" else None, schedule=name if kind == "schedule" else None, data=data)

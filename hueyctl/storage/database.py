@@ -1,0 +1,369 @@
+"""The connection to a store's SQLite file: how it is opened, how it writes, and what its errors mean.
+
+Promises:
+
+- A write begins with BEGIN IMMEDIATE, finds the file and the version that it was opened with, and is undone whole
+  when anything in it fails. One that changes nothing writes nothing.
+- After a write that is `durable`, and after everything committed before it, a power cut changes nothing. Others are
+  lost at worst from the end backwards, never in the middle (WAL with synchronous=NORMAL).
+- No read transaction is left open, and the database file is touched by SQLite alone: closing any other descriptor of
+  it would drop SQLite's locks, and another process could then unlink the log under us.
+- sqlite3's errors become those of `hueyctl.errors`.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hueyctl.errors import (
+    Refused,
+    StoreBusy,
+    StoreDamaged,
+    StoreError,
+    StoreFull,
+    StoreMissing,
+    StoreNewer,
+    StoreReadOnly,
+    StoreReplaced,
+)
+from hueyctl.storage.rows import Row, utf8
+
+T = TypeVar("T")
+
+SCHEMA_VERSION = 1
+APPLICATION_ID = 0x68756579  # "huey"
+# SQLite waits this long by itself; in between signals are seen, and its back-off starts anew.
+BUSY_SLICE_S = 0.06
+# 40 MB: without a worker nobody else shortens the log, and a short one would make every tenth enqueue pay for it.
+WAL_AUTOCHECKPOINT_PAGES = 10_000
+CACHE_KIB = 16_384
+NORMAL, FULL = 1, 2
+
+
+class Unstorable(StoreError):
+    """The values can't be stored: they break a constraint, or are too large."""
+
+
+class Database:
+    """One open connection. `path` is absolute."""
+
+    def __init__(self, path: Path, *, read_only: bool, busy_s: float) -> None:
+        self.path = path
+        self.read_only = read_only
+        self.busy_s = busy_s
+        self._wal = f"{path}-wal"
+        self._watched = True
+        self._synchronous: int | None = None
+        self._file = self._identity()
+        self.connection = self._read_only_connection() if read_only else self._connection("mode=rw")
+        try:
+            self._check_format()
+            if not read_only:
+                self._set_up()
+            self._log_file = _inode(self._wal)
+            self.check_same_file()
+        except BaseException:
+            self.connection.close()
+            raise
+
+    # -- statements -------------------------------------------------------------------------------------------------
+    def all(self, sql: str, *values: Any) -> list[Row]:
+        """Run one statement and fetch all that it gives, so that nothing of it stays open."""
+        return self._patiently(self._rows, sql, values)
+
+    def one(self, sql: str, *values: Any) -> Row | None:
+        """The first row that a statement gives; for those that give at most one."""
+        rows = self._patiently(self._rows, sql, values)
+        return rows[0] if rows else None
+
+    def run(self, sql: str, *values: Any) -> int:
+        """Run one statement that gives no rows; how many rows it changed."""
+        return self._patiently(self._count, sql, values)
+
+    def many(self, sql: str, rows: Sequence[Row]) -> None:
+        """Run one statement for each of `rows`, whose text is valid UTF-8."""
+        try:
+            self.connection.executemany(sql, rows)
+        except (sqlite3.Error, OverflowError) as exc:
+            raise self.told(exc) from exc
+
+    # -- transactions -----------------------------------------------------------------------------------------------
+    @contextmanager
+    def write(self, *, durable: bool) -> Iterator[None]:
+        """A write transaction around the block; `durable`: it is on the disk when it ends, and all before it.
+
+        Raises:
+            StoreBusy: another process held the write lock for longer than `busy_s`.
+            StoreReplaced: the file is no longer the one that was opened.
+            StoreNewer: a newer hueyctl has migrated the store meanwhile.
+        """
+        self.check_same_file()
+        self._synchronize(FULL if durable else NORMAL)
+        self.run("BEGIN IMMEDIATE")
+        try:
+            self._check_version()
+            before = self.connection.total_changes
+            yield
+            self.run("COMMIT" if self.connection.total_changes != before else "ROLLBACK")
+        except BaseException:
+            # A failed COMMIT (a full disk) may have rolled back already, or not.
+            if self.connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    self.connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Reads in the block see one moment. Short: a reader in the way keeps the log from being shortened."""
+        self.run("BEGIN")
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):
+                self.connection.execute("COMMIT")
+
+    def sync(self) -> None:
+        """Make everything committed so far durable. Nothing for who can only read."""
+        if not self.read_only:
+            # A commit without a change syncs nothing.
+            with self.write(durable=True):
+                self.run("INSERT INTO meta VALUES ('syncs', 1) ON CONFLICT DO UPDATE SET value = value + 1")
+
+    def checkpoint(self) -> None:
+        """Move the log into the file and cut it to nothing; what readers and writers are in the way of stays."""
+        self.check_same_file()
+        self.all("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def data_version(self) -> int:
+        """A number that differs when another connection has committed in between."""
+        self.check_same_file()
+        row = self.one("PRAGMA data_version")
+        return int(row[0]) if row else 0
+
+    # -- the file ---------------------------------------------------------------------------------------------------
+    def check_same_file(self) -> None:
+        """Raise StoreReplaced unless the files at the path are those that were opened."""
+        if not self._watched:
+            return
+        if self._identity(opened=True) != self._file:
+            raise StoreReplaced(
+                f"{self.path} is no longer the file that was opened: it was replaced while in use",
+                hint="stop everything that uses it, put the right file back, and start again",
+            )
+        log = _inode(self._wal)
+        if self._log_file is None:
+            self._log_file = log
+        elif log != self._log_file:
+            raise StoreReplaced(
+                f"{self._wal} was removed or replaced while in use: it holds the newest changes",
+                hint="stop everything that uses the store, and restore it from a `hueyctl backup`",
+            )
+
+    def close(self) -> None:
+        """Close the connection; the last one of all moves the log into the file."""
+        with suppress(sqlite3.Error):
+            self.connection.close()
+
+    def told(self, exc: Exception) -> StoreError | Refused:
+        """What an error of sqlite3 means to the user."""
+        if isinstance(exc, OverflowError):
+            return Refused("a number is too large to be stored")
+        code = getattr(exc, "sqlite_errorcode", None) or 0
+        match code & 0xFF:
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return StoreBusy(
+                    f"{self.path} was locked by another process for more than {self.busy_s:g} s",
+                    hint="try again; if it stays locked, find the process that holds it (fuser, lsof)",
+                )
+            case sqlite3.SQLITE_FULL:
+                return StoreFull(f"{self.path}: the disk is full", hint="free some space; nothing was half-done")
+            case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
+                return StoreReadOnly(f"{self.path} can't be written", hint="check the permissions of file and folder")
+            case sqlite3.SQLITE_CANTOPEN if not os.path.lexists(self.path):
+                return missing(self.path)
+            case sqlite3.SQLITE_CANTOPEN:
+                return StoreReadOnly(
+                    f"{self.path} can't be opened here: {exc}", hint="check the permissions of file and folder"
+                )
+            case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+                return damaged(self.path, str(exc))
+            case sqlite3.SQLITE_IOERR if code == sqlite3.SQLITE_IOERR_WRITE:
+                # Quotas and file size limits come as this; the disk's own errors come when it syncs.
+                return StoreFull(f"{self.path} can't grow: the disk, a quota or a file size limit is full")
+            case sqlite3.SQLITE_IOERR:
+                name = getattr(exc, "sqlite_errorname", "SQLITE_IOERR")
+                return StoreError(f"{self.path}: the disk failed ({exc}, {name})", hint="check the disk")
+            case sqlite3.SQLITE_TOOBIG | sqlite3.SQLITE_CONSTRAINT | sqlite3.SQLITE_MISMATCH:
+                return Unstorable(f"{self.path}: {exc}")
+            case _:
+                return StoreError(f"{self.path}: {exc}")
+
+    # -- opening ----------------------------------------------------------------------------------------------------
+    def _connection(self, query: str) -> sqlite3.Connection:
+        try:
+            return sqlite3.connect(
+                f"file:{_quoted(self.path)}?{query}",
+                uri=True,
+                timeout=BUSY_SLICE_S,
+                isolation_level=None,
+                # A store is used by one thread at a time; that it may be handed over is its owner's business.
+                check_same_thread=False,
+                cached_statements=256,
+            )
+        except sqlite3.Error as exc:
+            raise self.told(exc) from exc
+
+    def _read_only_connection(self) -> sqlite3.Connection:
+        connection = self._connection("mode=ro")
+        try:
+            connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
+        except sqlite3.Error as exc:
+            connection.close()
+            told = self.told(exc)
+            # In a folder that can't be written SQLite can't make the shared memory of the log. Without a log there is
+            # nothing to share: the file is all, and as nobody can write it, it won't change.
+            if not isinstance(told, StoreReadOnly) or _size(self._wal) > 0:
+                raise told from exc
+            self._watched = False
+            return self._connection("mode=ro&immutable=1")
+        return connection
+
+    def _set_up(self) -> None:
+        self._expect("journal_mode", "WAL", "wal")
+        self._expect("wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES, WAL_AUTOCHECKPOINT_PAGES)
+        self._expect("cache_size", -CACHE_KIB, -CACHE_KIB)
+        self._expect("temp_store", "MEMORY", 2)
+        if sys.platform == "darwin":
+            # Elsewhere fsync is enough; macOS only promises to have told the disk.
+            self._expect("fullfsync", 1, 1)
+            self._expect("checkpoint_fullfsync", 1, 1)
+        self._synchronize(FULL)
+
+    def _synchronize(self, level: int) -> None:
+        if self._synchronous != level:
+            self._expect("synchronous", level, level)
+            self._synchronous = level
+
+    def _expect(self, pragma: str, value: object, result: object) -> None:
+        self.run(f"PRAGMA {pragma} = {value}")
+        found = self.one(f"PRAGMA {pragma}")
+        if found != (result,):
+            raise StoreError(f"{self.path}: SQLite keeps {pragma} at {found and found[0]}, where {value} is needed")
+
+    def _check_format(self) -> None:
+        found = self.one("PRAGMA application_id")
+        tables = self.one("SELECT count(*) FROM sqlite_schema WHERE name IN ('runs', 'events', 'meta')")
+        if found != (APPLICATION_ID,) or tables != (3,):
+            raise damaged(self.path, "it is not a store of hueyctl")
+        self._check_version(older_too=False)
+
+    def version(self) -> int:
+        """The schema version of the file."""
+        row = self.one("PRAGMA user_version")
+        return int(row[0]) if row else 0
+
+    def _check_version(self, *, older_too: bool = True) -> None:
+        version = self.version()
+        if version > SCHEMA_VERSION:
+            raise StoreNewer(
+                f"{self.path} was written by a newer hueyctl (store version {version}, known here: {SCHEMA_VERSION})",
+                hint="upgrade hueyctl",
+            )
+        if older_too and version < SCHEMA_VERSION:
+            raise older(self.path, version)
+
+    def _identity(self, *, opened: bool = False) -> tuple[int, int]:
+        found = _inode(self.path)
+        if found is None and opened:
+            raise StoreReplaced(
+                f"{self.path} was deleted or moved while in use",
+                hint="stop everything that uses it, put the file back with its -wal, and start again",
+            )
+        if found is None:
+            raise missing(self.path)
+        return found
+
+    # -- running ----------------------------------------------------------------------------------------------------
+    def _rows(self, sql: str, values: Sequence[Any]) -> list[Row]:
+        try:
+            return self.connection.execute(sql, values).fetchall()
+        except UnicodeEncodeError:
+            return self._rows(sql, _valid(values))
+        except (sqlite3.Error, OverflowError) as exc:
+            raise self.told(exc) from exc
+
+    def _count(self, sql: str, values: Sequence[Any]) -> int:
+        try:
+            return self.connection.execute(sql, values).rowcount
+        except UnicodeEncodeError:
+            return self._count(sql, _valid(values))
+        except (sqlite3.Error, OverflowError) as exc:
+            raise self.told(exc) from exc
+
+    def _patiently(self, statement: Callable[[str, Sequence[Any]], T], sql: str, values: Sequence[Any]) -> T:
+        try:
+            return statement(sql, values)
+        except StoreBusy:
+            if self.connection.in_transaction:
+                raise
+        deadline = time.monotonic() + self.busy_s
+        while True:
+            try:
+                return statement(sql, values)
+            except StoreBusy:
+                if time.monotonic() >= deadline:
+                    raise
+
+
+def missing(path: Path) -> StoreMissing:
+    """There is no store at `path`."""
+    return StoreMissing(f"{path}: there is no store yet", hint="`hueyctl enqueue` or `hueyctl worker start` makes one")
+
+
+def damaged(path: Path, found: str) -> StoreDamaged:
+    """What is at `path` can't be read as a store."""
+    return StoreDamaged(
+        f"{path} is damaged: {found}; it was left as it is",
+        hint="stop the workers, keep the file with its -wal, and restore a copy made by `hueyctl backup`",
+    )
+
+
+def older(path: Path, version: int) -> StoreError:
+    """The store at `path` wants migrating."""
+    return StoreError(
+        f"{path} was written by an older hueyctl (store version {version}; this one writes {SCHEMA_VERSION})",
+        hint="`hueyctl worker start` migrates it",
+    )
+
+
+def _valid(values: Sequence[Any]) -> list[Any]:
+    return [utf8(value) if isinstance(value, str) else value for value in values]
+
+
+def _inode(path: str | Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise StoreError(f"{path}: {exc.strerror}") from exc
+    return found.st_dev, found.st_ino
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _quoted(path: Path) -> str:
+    plain = b"/-_.~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    return "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in os.fsencode(path))

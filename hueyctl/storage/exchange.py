@@ -1,0 +1,331 @@
+"""The hot verb: settle what has ended, let time pass, and claim; one transaction, a few seeks for each run.
+
+What a claim costs depends on how many lines (queue, job) are waiting, never on how many runs stand in them: the heads
+of the open lines are merged, and a line that is paused, or that the worker doesn't define, is passed over as a whole.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final, Literal
+
+import msgspec
+
+from hueyctl.errors import StoreError
+from hueyctl.model import transition
+from hueyctl.model.event import EventType
+from hueyctl.model.outcome import Lost, describe
+from hueyctl.model.run import MESSAGE_VERSION, Run, RunState
+from hueyctl.model.transition import Change, Settlement, settle
+from hueyctl.storage.database import Database, Unstorable
+from hueyctl.storage.log import Log
+from hueyctl.storage.rows import RUN_COLUMNS, SUBJECT, Row, instant, maybe_micros, micros, run_from, to_json
+from hueyctl.storage.store import Claim, Exchange, Want
+
+# So many runs become due, expire or are held at once; the rest in the next transaction: others want to write too.
+BATCH: Final = 10_000
+
+UNDER_TOKEN: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE n = ? AND token = ? AND state = 'running'"
+BY_NUMBER: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE n = ?"
+
+# The end of an attempt, whatever it is. A run that waits again has no worker; one that has ended keeps its last.
+CHANGE: Final = """
+UPDATE runs SET state = ?, retries_left = ?, losses = ?, due_at = ?, expires_at = ?, finished_at = ?, exit_code = ?,
+    error = ?, reason = ?, result = ?, result_error = ?, worker = ?, token = NULL, revoking = 0, killing = 0
+WHERE n = ?
+"""
+
+# What waits for a time, and whether the worker is (still) known: one that has been rescued gets nothing.
+PENDING: Final = """
+SELECT (SELECT min(due_at) FROM runs WHERE state = 'scheduled'),
+       (SELECT min(expires_at) FROM runs
+        WHERE expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'held')),
+       EXISTS (SELECT 1 FROM workers WHERE id = ?)
+"""
+
+# One UPDATE, never read, deleted and inserted again: a run is at no moment nowhere.
+PROMOTE: Final = f"""
+UPDATE runs SET state = 'queued' WHERE n IN (
+    SELECT n FROM runs WHERE state = 'scheduled' AND due_at <= ? ORDER BY due_at LIMIT {BATCH}
+) RETURNING {SUBJECT}
+"""
+
+EXPIRE: Final = f"""
+UPDATE runs SET state = 'expired', finished_at = ?, reason = ? WHERE n IN (
+    SELECT n FROM runs WHERE expires_at <= ?
+        AND expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'held')
+    ORDER BY expires_at LIMIT {BATCH}
+) RETURNING {SUBJECT}
+"""
+
+# The heads of all lines, by two seeks a line. (queue, job) > (…, …) would be one, but SQLite only uses its first
+# column here, and walks through every run of the line.
+HEADS: Final = """
+WITH RECURSIVE line (n, queue, job, priority) AS (
+    SELECT * FROM (
+        SELECT n, queue, job, priority FROM runs WHERE state = 'queued' AND gate IS NULL
+        ORDER BY queue, job, priority DESC, n LIMIT 1
+    )
+    UNION ALL
+    SELECT next.n, next.queue, next.job, next.priority FROM line JOIN runs AS next ON next.n = coalesce(
+        (SELECT n FROM runs WHERE state = 'queued' AND gate IS NULL AND queue = line.queue AND job > line.job
+         ORDER BY job, priority DESC, n LIMIT 1),
+        (SELECT n FROM runs WHERE state = 'queued' AND gate IS NULL AND queue > line.queue
+         ORDER BY queue, job, priority DESC, n LIMIT 1)
+    )
+)
+SELECT -priority, n, queue, job FROM line
+"""
+
+HEAD: Final = """
+SELECT -priority, n, queue, job FROM runs WHERE state = 'queued' AND gate IS NULL AND queue = ? AND job = ?
+ORDER BY priority DESC, n LIMIT 1
+"""
+
+CLAIM: Final = """
+UPDATE runs SET state = 'running', attempt = ?, token = ?, worker = ?, started_at = ?, retries_left = ?,
+    crash_limit = ?, on_worker_lost = ?, exit_code = NULL, error = NULL, reason = NULL
+WHERE n = ?
+"""
+
+HOLD: Final = "UPDATE runs SET state = 'held', hold = 'misfit', reason = ? WHERE n = ?"
+
+
+def exchange(
+    database: Database, settlements: Sequence[Settlement], want: Want | None, now: datetime, *, durable: bool
+) -> Exchange:
+    """`Store.exchange`; `durable`: first claims are on the disk too when it returns, as re-claims always are."""
+    try:
+        done, reclaim = _exchange(database, settlements, want, now, durable=durable)
+    except (Unstorable, ValueError, TypeError, OverflowError, msgspec.MsgspecError):
+        if not settlements:
+            raise
+        # One of them can't be stored. Each on its own, so that it takes no other with it.
+        done, reclaim = _exchange(database, settlements, want, now, durable=durable, each_alone=True)
+    if want is None or not reclaim:
+        return done
+    # How durable a transaction is must be known before it begins, and what was settled must not be reported as failed
+    # by what comes after it: the claims that must be durable have a transaction of their own.
+    rest = msgspec.structs.replace(want, limit=want.limit - len(done.claims))
+    try:
+        again, _ = _exchange(database, (), rest, now, durable=True)
+    except StoreError:
+        if not settlements and not done.claims:
+            raise
+        return msgspec.structs.replace(done, next_due=now)
+    return msgspec.structs.replace(again, claims=done.claims + again.claims, stale=done.stale)
+
+
+def apply(database: Database, run: Run, change: Change, log: Log) -> None:
+    """Write what a transition made of a run, and its events into the log."""
+    ended = change.finished_at is not None
+    database.run(
+        CHANGE,
+        change.state.value,
+        change.retries_left,
+        change.losses,
+        micros(change.due_at),
+        maybe_micros(change.expires_at),
+        maybe_micros(change.finished_at),
+        change.exit_code,
+        change.error,
+        change.reason,
+        change.result,
+        change.result_error,
+        run.worker if ended else None,
+        run.n,
+    )
+    log.drafts(run, change.events)
+
+
+def expire(database: Database, log: Log) -> int:
+    """End what is past its `expires_at` and never started, at most `BATCH` runs; how many they were."""
+    reason = "expired: it was not started in time"
+    rows = database.all(EXPIRE, log.time, reason, log.time)
+    data = to_json({"reason": reason})
+    for row in sorted(rows):
+        log.row(row, EventType.EXPIRED, RunState.EXPIRED, data)
+    return len(rows)
+
+
+def _exchange(
+    database: Database,
+    settlements: Sequence[Settlement],
+    want: Want | None,
+    now: datetime,
+    *,
+    durable: bool,
+    each_alone: bool = False,
+) -> tuple[Exchange, bool]:
+    """One transaction; and whether it stopped at a run that only a durable one may claim."""
+    log = Log(micros(now), want.worker if want else None)
+    claims: list[Claim] = []
+    stopped = None
+    with database.write(durable=durable):
+        stale = _settle_each(database, settlements, now) if each_alone else _settle(database, settlements, now, log)
+        due, more, known = _let_time_pass(database, want, log)
+        if want and known and not more:
+            stopped = _claim(database, want, now, log, claims, durable=durable)
+        log.write(database)
+    # More than one transaction should take: the rest of it at once.
+    next_due = now if more or stopped == "full" else None if due is None else instant(due)
+    return Exchange(claims=tuple(claims), stale=tuple(stale), next_due=next_due), stopped == "reclaim"
+
+
+def _settle(database: Database, settlements: Iterable[Settlement], now: datetime, log: Log) -> list[Settlement]:
+    stale = []
+    for settlement in settlements:
+        row = database.one(UNDER_TOKEN, settlement.n, settlement.token)
+        if row is None:
+            stale.append(settlement)
+            _refuse(database, settlement, log)
+        else:
+            run = run_from(row)
+            apply(database, run, settle(run, settlement, now), log)
+    return stale
+
+
+def _settle_each(database: Database, settlements: Iterable[Settlement], now: datetime) -> list[Settlement]:
+    stale = []
+    for settlement in settlements:
+        log = Log(micros(now), None)
+        database.run("SAVEPOINT one")
+        try:
+            stale += _settle(database, [settlement], now, log)
+            log.write(database)
+        except (Unstorable, ValueError, TypeError, OverflowError, msgspec.MsgspecError) as exc:
+            database.run("ROLLBACK TO one")
+            cause = Lost(f"its end can't be stored: {exc}")
+            failed = msgspec.structs.replace(settlement, verdict=transition.Final(), outcome=cause, ended_at=now)
+            log = Log(micros(now), None)
+            stale += _settle(database, [failed], now, log)
+            log.write(database)
+        database.run("RELEASE one")
+    return stale
+
+
+def _refuse(database: Database, settlement: Settlement, log: Log) -> None:
+    data = {"attempt": attempt_of(settlement.token), "token": settlement.token, "reason": describe(settlement.outcome)}
+    row = database.one(BY_NUMBER, settlement.n)
+    if row is None:
+        log.other(EventType.STALE, data={**data, "n": settlement.n})
+    else:
+        run = run_from(row)
+        log.run(run, EventType.STALE, run.state, data)
+
+
+def _let_time_pass(database: Database, want: Want | None, log: Log) -> tuple[int | None, bool, bool]:
+    """When the next run becomes due; whether more than one batch is due now; whether the worker is known."""
+    worker = want.worker if want else None
+    due, expires, known = database.one(PENDING, worker) or (None, None, 0)
+    more = False
+    if expires is not None and expires <= log.time:
+        more = expire(database, log) == BATCH
+    if due is not None and due <= log.time:
+        promoted = database.all(PROMOTE, log.time)
+        for row in sorted(promoted):
+            log.row(row, EventType.ENQUEUED, RunState.QUEUED)
+        more = more or len(promoted) == BATCH
+        due, _, known = database.one(PENDING, worker) or (None, None, 0)
+    return due, more, known == 1
+
+
+def _claim(
+    database: Database, want: Want, now: datetime, log: Log, claims: list[Claim], *, durable: bool
+) -> Literal["reclaim", "full"] | None:
+    """Add to `claims` what `want` can take; why it stopped before that ("full": a whole batch was held)."""
+    heads = _open_heads(database, want)
+    heapq.heapify(heads)
+    held = 0
+    while heads and len(claims) < want.limit:
+        _, n, queue, job = heapq.heappop(heads)
+        row = database.one(BY_NUMBER, n)
+        assert row is not None, "the head of a line is a run"
+        run = run_from(row)
+        misfit = _misfit(run, want)
+        if misfit is not None:
+            database.run(HOLD, misfit, n)
+            log.run(run, EventType.HELD, RunState.HELD, {"reason": misfit})
+            held += 1
+            if held == BATCH:
+                return "full"
+        elif run.attempt and not durable:
+            # A run may crash the machine each time: that it was claimed must not come undone.
+            return "reclaim"
+        else:
+            claims.append(_take(database, run, want, now, log))
+        head = database.one(HEAD, queue, job)
+        if head is not None:
+            heapq.heappush(heads, head)
+    return None
+
+
+def _open_heads(database: Database, want: Want) -> list[Row]:
+    """The first of each line that is not paused and that the worker serves and defines, as rows that sort."""
+    if want.limit < 1:
+        return []
+    paused = set(database.all("SELECT kind, name FROM pauses WHERE kind IN ('all', 'job', 'queue')"))
+    if ("all", "") in paused:
+        return []
+    return [
+        head
+        for head in database.all(HEADS)
+        if head[3] in want.jobs
+        and (want.queues is None or head[2] in want.queues)
+        and ("queue", head[2]) not in paused
+        and ("job", head[3]) not in paused
+    ]
+
+
+def _take(database: Database, run: Run, want: Want, now: datetime, log: Log) -> Claim:
+    policy = want.jobs[run.job]
+    retries_left = run.retries_left
+    if retries_left is None:
+        retries_left = policy.retries if run.message.retries is None else run.message.retries
+    attempt = run.attempt + 1
+    token = f"{attempt}-{os.urandom(8).hex()}"
+    database.run(
+        CLAIM,
+        attempt,
+        token,
+        want.worker,
+        log.time,
+        retries_left,
+        policy.crash_limit,
+        policy.on_worker_lost,
+        run.n,
+    )
+    taken = msgspec.structs.replace(
+        run,
+        state=RunState.RUNNING,
+        attempt=attempt,
+        token=token,
+        worker=want.worker,
+        started_at=now,
+        retries_left=retries_left,
+        crash_limit=policy.crash_limit,
+        on_worker_lost=policy.on_worker_lost,
+        exit_code=None,
+        error=None,
+        reason=None,
+    )
+    log.run(taken, EventType.EXECUTING, RunState.RUNNING)
+    return Claim(taken, token)
+
+
+def _misfit(run: Run, want: Want) -> str | None:
+    if run.message.v != MESSAGE_VERSION:
+        return f"its message can't be read by this hueyctl (message version {run.message.v})"
+    try:
+        return want.admit(run)
+    except Exception as exc:  # a run that can't even be judged must not stop the claims of all others, time and again
+        return f"its message can't be judged: {type(exc).__name__}: {exc}"
+
+
+def attempt_of(token: str) -> int | None:
+    """The attempt that a token was made for."""
+    number = token.partition("-")[0]
+    return int(number) if number.isdecimal() else None

@@ -1,0 +1,205 @@
+"""What is read from the store, with no worker needed. Every read is one moment's, and leaves no transaction open.
+
+What is asked at a glance costs the same with a million runs as with a thousand: heads of lines, counts that are kept,
+indexes named where SQLite would walk through all runs instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from hueyctl.model.event import Event
+from hueyctl.model.run import TERMINAL, Run, RunState
+from hueyctl.storage.database import Database
+from hueyctl.storage.exchange import HEADS
+from hueyctl.storage.rows import EVENT_COLUMNS, RUN_COLUMNS, Row, event_from, micros, pause_from, run_from
+from hueyctl.storage.store import EventFilter, Line, Pause, RunFilter
+
+# No more than so many runs are counted in front of one.
+AHEAD_MAX: Final = 1_000
+
+LINE: Final = f"""
+SELECT {RUN_COLUMNS} FROM runs WHERE state = 'queued' AND gate IS NULL AND queue = ? AND job = ?
+ORDER BY priority DESC, n LIMIT ?
+"""
+
+SCHEDULED: Final = f"""
+SELECT {RUN_COLUMNS} FROM runs WHERE state = 'scheduled' ORDER BY due_at, n LIMIT ?
+"""
+
+AHEAD: Final = f"""
+SELECT (SELECT count(*) FROM (SELECT 1 FROM runs WHERE state = 'queued' AND gate IS NULL
+            AND queue = ?1 AND job = ?2 AND priority > ?3 LIMIT {AHEAD_MAX}))
+     + (SELECT count(*) FROM (SELECT 1 FROM runs WHERE state = 'queued' AND gate IS NULL
+            AND queue = ?1 AND job = ?2 AND priority = ?3 AND n < ?4 LIMIT {AHEAD_MAX}))
+"""
+
+LINES: Final = """
+SELECT queue, job, state, count FROM lines WHERE count > 0
+UNION ALL
+SELECT queue, job, 'running', count(*) FROM runs INDEXED BY runs_running WHERE state = 'running' GROUP BY queue, job
+ORDER BY 1, 2, 3
+"""
+
+
+def get(database: Database, id: str) -> Run | None:
+    """`Store.get`."""
+    return _maybe(database.one(f"SELECT {RUN_COLUMNS} FROM runs WHERE id = ?", id))
+
+
+def find(database: Database, prefix: str, *, limit: int) -> list[Run]:
+    """`Store.find`."""
+    sql = f"SELECT {RUN_COLUMNS} FROM runs WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
+    return _runs(database.all(sql, prefix, prefix + "\U0010ffff", limit))
+
+
+def newest(database: Database, *, job: str | None) -> Run | None:
+    """`Store.newest`."""
+    if job is None:
+        return _maybe(database.one(f"SELECT {RUN_COLUMNS} FROM runs WHERE schedule IS NULL ORDER BY n DESC LIMIT 1"))
+    return _maybe(database.one(f"SELECT {RUN_COLUMNS} FROM runs WHERE job = ? ORDER BY n DESC LIMIT 1", job))
+
+
+def runs(database: Database, where: RunFilter, *, limit: int | None, before: int | None) -> list[Run]:
+    """`Store.runs`."""
+    conditions: list[str] = []
+    values: list[Any] = []
+    for condition, value in (
+        ("job = ?", where.job),
+        ("queue = ?", where.queue),
+        ("schedule = ?", where.schedule),
+        ("enqueued_at >= ?", where.since and micros(where.since)),
+        ("enqueued_at < ?", where.until and micros(where.until)),
+        ("n < ?", before),
+    ):
+        if value is not None:
+            conditions.append(condition)
+            values.append(value)
+    # One state at a time: for several SQLite would sort all runs that are in any of them.
+    found: list[Row] = []
+    with database.snapshot():
+        for state in [None] if where.states is None else dict.fromkeys(where.states):
+            index = _index(state, where)
+            of_state = [] if state is None else [f"state = '{state.value}'"]
+            if index == "runs_ended_in_order":
+                of_state.append("finished_at IS NOT NULL")
+            sql = f"SELECT {RUN_COLUMNS} FROM runs {f'INDEXED BY {index}' if index else ''}"
+            if of_state or conditions:
+                sql += " WHERE " + " AND ".join(of_state + conditions)
+            found += database.all(f"{sql} ORDER BY n DESC LIMIT ?", *values, -1 if limit is None else limit)
+    found.sort(key=lambda row: -row[0])
+    return _runs(found if limit is None else found[:limit])
+
+
+def events(database: Database, where: EventFilter, *, after: int, limit: int) -> list[Event]:
+    """`Store.events`."""
+    with database.snapshot():
+        conditions, values = _event_conditions(database, where)
+        sql = f"SELECT {EVENT_COLUMNS} FROM events WHERE seq > ?{conditions} ORDER BY seq LIMIT ?"
+        rows = database.all(sql, after, *values, limit)
+    return [event_from(row) for row in rows]
+
+
+def last_events(database: Database, where: EventFilter, *, limit: int) -> list[Event]:
+    """`Store.last_events`."""
+    with database.snapshot():
+        conditions, values = _event_conditions(database, where)
+        sql = f"SELECT {EVENT_COLUMNS} FROM events WHERE seq > 0{conditions} ORDER BY seq DESC LIMIT ?"
+        rows = database.all(sql, *values, limit)
+    return [event_from(row) for row in reversed(rows)]
+
+
+def last_seq(database: Database) -> int:
+    """`Store.last_seq`."""
+    row = database.one("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
+    return row[0] if row else 0
+
+
+def lines(database: Database) -> list[Line]:
+    """`Store.lines`."""
+    return [
+        Line(queue=queue, job=job, state=RunState(state), count=count)
+        for queue, job, state, count in database.all(LINES)
+    ]
+
+
+def next_up(database: Database, *, limit: int) -> list[Run]:
+    """`Store.next_up`."""
+    with database.snapshot():
+        # A line whose head isn't among the best has nobody among them.
+        heads = sorted(database.all(HEADS))[:limit]
+        rows = [row for _, _, queue, job in heads for row in database.all(LINE, queue, job, limit)]
+        scheduled = database.all(SCHEDULED, limit)
+    queued = _runs(rows)
+    queued.sort(key=lambda run: (-run.priority, run.n))
+    return (queued + _runs(scheduled))[:limit]
+
+
+def ahead_of(database: Database, run: Run) -> int:
+    """`Store.ahead_of`."""
+    ahead = 0
+    with database.snapshot():
+        for _, _, queue, job in database.all(HEADS):
+            if queue == run.queue and ahead < AHEAD_MAX:
+                row = database.one(AHEAD, queue, job, run.priority, run.n)
+                ahead += row[0] if row else 0
+    return min(ahead, AHEAD_MAX)
+
+
+def running(database: Database, *, worker: str | None) -> list[Run]:
+    """`Store.running`."""
+    sql = f"SELECT {RUN_COLUMNS} FROM runs INDEXED BY runs_running WHERE state = 'running'"
+    if worker is None:
+        return _runs(database.all(f"{sql} ORDER BY started_at, n"))
+    return _runs(database.all(f"{sql} AND worker = ? ORDER BY started_at, n", worker))
+
+
+def pauses(database: Database) -> list[Pause]:
+    """`Store.pauses`."""
+    return [pause_from(row) for row in database.all("SELECT kind, name, note, by, at FROM pauses ORDER BY kind, name")]
+
+
+def _index(state: RunState | None, where: RunFilter) -> str | None:
+    """The index by which few runs are looked at: states that few are in come first."""
+    if state is RunState.RUNNING:
+        return "runs_running"
+    if state is RunState.HELD:
+        return "runs_held"
+    if state in TERMINAL and state is not RunState.SUCCEEDED:
+        return "runs_ended_in_order"
+    if where.job is not None:
+        return "runs_job"
+    if where.schedule is not None:
+        return "runs_schedule"
+    return "runs_ended_in_order" if state is RunState.SUCCEEDED else None
+
+
+def _event_conditions(database: Database, where: EventFilter) -> tuple[str, list[Any]]:
+    conditions: list[str] = []
+    values: list[Any] = []
+    if where.run is not None:
+        row = database.one("SELECT n FROM runs WHERE id = ?", where.run)
+        # Events outlive their run; those of a pruned one are found by walking.
+        conditions.append("run = ?" if row is None else "n = ?")
+        values.append(where.run if row is None else row[0])
+    if where.job is not None:
+        conditions.append("job = ?")
+        values.append(where.job)
+    if where.types is not None:
+        conditions.append(f"type IN ({', '.join('?' * len(where.types))})")
+        values += where.types
+    if where.since is not None:
+        conditions.append("time >= ?")
+        values.append(micros(where.since))
+    if where.until is not None:
+        conditions.append("time < ?")
+        values.append(micros(where.until))
+    return "".join(f" AND {condition}" for condition in conditions), values
+
+
+def _runs(rows: list[Row]) -> list[Run]:
+    return [run_from(row) for row in rows]
+
+
+def _maybe(row: Row | None) -> Run | None:
+    return run_from(row) if row else None

@@ -1,0 +1,199 @@
+-- The store, version 1. Times are microseconds since the epoch, UTC. What locks, limits, schedules and pipelines need
+-- is here from the start: adding it to a store with a million runs would be a migration.
+
+-- Facts about the store itself: the boot that it was last used in, until when claims are synced.
+CREATE TABLE meta (
+    key   TEXT PRIMARY KEY,
+    value ANY
+) STRICT, WITHOUT ROWID;
+
+-- A run: one enqueued instance of a job. `n` is the order of acceptance, and never used twice.
+-- What is long comes last, so that reading the rest of a row never follows it.
+CREATE TABLE runs (
+    n              INTEGER PRIMARY KEY AUTOINCREMENT,
+    id             TEXT    NOT NULL UNIQUE,
+    state          TEXT    NOT NULL,
+    job            TEXT    NOT NULL,
+    queue          TEXT    NOT NULL,
+    priority       INTEGER NOT NULL,
+    -- The lock key that a queued run waits for: set when it becomes queued while another run holds the lock, cleared
+    -- for the next in line by the end of the holder. A claim sees only what has none.
+    gate           TEXT,
+    -- Why a run is held: 'undefined' (no live worker defines its job) or 'misfit' (its message doesn't fit).
+    hold           TEXT,
+    attempt        INTEGER NOT NULL DEFAULT 0,
+    -- The fence: only who knows it can settle the attempt. NULL unless running.
+    token          TEXT,
+    worker         TEXT,
+    retries_left   INTEGER,
+    losses         INTEGER NOT NULL DEFAULT 0,
+    crash_limit    INTEGER NOT NULL DEFAULT 3,
+    on_worker_lost TEXT    NOT NULL DEFAULT 'retry',
+    -- A revoke was asked of a running run; its attempt is to be stopped.
+    revoking       INTEGER NOT NULL DEFAULT 0,
+    killing        INTEGER NOT NULL DEFAULT 0,
+    enqueued_at    INTEGER NOT NULL,
+    due_at         INTEGER NOT NULL,
+    -- How long after it is due it may still start for the first time, and until when that is; gone once it started.
+    expires_us     INTEGER,
+    expires_at     INTEGER,
+    started_at     INTEGER,
+    finished_at    INTEGER,
+    trigger        TEXT    NOT NULL DEFAULT 'manual',
+    schedule       TEXT,
+    slot           INTEGER,
+    -- The id of the pipeline's run that it is a step of, and which of its steps.
+    pipeline       TEXT,
+    position       INTEGER,
+    lock_key       TEXT,
+    unique_key     BLOB,
+    exit_code      INTEGER,
+    error          TEXT,
+    reason         TEXT,
+    result_error   TEXT,
+    message        TEXT    NOT NULL,
+    result         BLOB
+) STRICT;
+
+-- Claiming: the head of each line (queue, job) is one seek away, however many runs stand in it.
+CREATE INDEX runs_queued ON runs (queue, job, priority DESC, n) WHERE state = 'queued' AND gate IS NULL;
+-- The next in line behind a lock.
+CREATE INDEX runs_gated ON runs (gate, priority DESC, n) WHERE state = 'queued' AND gate IS NOT NULL;
+-- What becomes due next.
+CREATE INDEX runs_due ON runs (due_at) WHERE state = 'scheduled';
+-- What expires next.
+CREATE INDEX runs_expiring ON runs (expires_at)
+    WHERE expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'held');
+-- What a worker has: for its requests, and for its rescue.
+CREATE INDEX runs_running ON runs (worker) WHERE state = 'running';
+CREATE INDEX runs_held ON runs (queue, job) WHERE state = 'held';
+-- Ended runs: by their end for pruning, by their number for reading (the rowid is every index's last column).
+CREATE INDEX runs_ended ON runs (state, finished_at) WHERE finished_at IS NOT NULL;
+CREATE INDEX runs_ended_in_order ON runs (state) WHERE finished_at IS NOT NULL;
+-- The newest of a job, and of a schedule (or of none).
+CREATE INDEX runs_job ON runs (job);
+CREATE INDEX runs_schedule ON runs (schedule);
+CREATE INDEX runs_pipeline ON runs (pipeline, position) WHERE pipeline IS NOT NULL;
+-- One live run per unique key, whoever races.
+CREATE UNIQUE INDEX runs_unique ON runs (unique_key)
+    WHERE unique_key IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'running', 'held');
+
+-- How many runs stand in a line and don't run: counted as they come and go, for a million can't be counted at a glance.
+CREATE TABLE lines (
+    queue TEXT    NOT NULL,
+    job   TEXT    NOT NULL,
+    state TEXT    NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (queue, job, state)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER runs_come AFTER INSERT ON runs
+WHEN new.state IN ('waiting', 'scheduled', 'queued', 'held') BEGIN
+    INSERT INTO lines VALUES (new.queue, new.job, new.state, 1)
+        ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+
+CREATE TRIGGER runs_enter AFTER UPDATE OF state ON runs
+WHEN new.state IN ('waiting', 'scheduled', 'queued', 'held') AND new.state <> old.state BEGIN
+    INSERT INTO lines VALUES (new.queue, new.job, new.state, 1)
+        ON CONFLICT DO UPDATE SET count = count + 1;
+END;
+
+CREATE TRIGGER runs_leave AFTER UPDATE OF state ON runs
+WHEN old.state IN ('waiting', 'scheduled', 'queued', 'held') AND new.state <> old.state BEGIN
+    UPDATE lines SET count = count - 1 WHERE queue = old.queue AND job = old.job AND state = old.state;
+END;
+
+-- The event log. AUTOINCREMENT: `seq` only grows, also when the newest events have been pruned.
+-- An event outlives its run: it keeps the run's id, and `n` is for finding it.
+CREATE TABLE events (
+    seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+    time     INTEGER NOT NULL,
+    type     TEXT    NOT NULL,
+    state    TEXT,
+    n        INTEGER,
+    run      TEXT,
+    job      TEXT,
+    attempt  INTEGER,
+    worker   TEXT,
+    schedule TEXT,
+    slot     INTEGER,
+    pipeline TEXT,
+    by       TEXT,
+    data     TEXT
+) STRICT;
+
+-- By number and not by id: numbers grow with time, so that writing stays at the end of the index.
+CREATE INDEX events_run ON events (n) WHERE n IS NOT NULL;
+
+-- The workers that live, or have died and not been rescued yet. A beat is counted, not timed: clocks jump.
+CREATE TABLE workers (
+    id          TEXT    PRIMARY KEY,
+    host        TEXT    NOT NULL,
+    pid         INTEGER NOT NULL,
+    version     TEXT    NOT NULL,
+    file        TEXT    NOT NULL,
+    concurrency INTEGER NOT NULL,
+    jobs        TEXT    NOT NULL,
+    queues      TEXT,
+    lease_s     REAL    NOT NULL,
+    started_at  INTEGER NOT NULL,
+    beat        INTEGER NOT NULL DEFAULT 0,
+    beat_at     INTEGER NOT NULL,
+    running     INTEGER NOT NULL DEFAULT 0,
+    request     TEXT
+) STRICT, WITHOUT ROWID;
+
+-- Switches that stand until they are unset; independent of each other. The name of 'all' is empty.
+CREATE TABLE pauses (
+    kind TEXT    NOT NULL,
+    name TEXT    NOT NULL,
+    note TEXT,
+    by   TEXT    NOT NULL,
+    at   INTEGER NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+
+-- Who holds a lock key. A row lives as long as the attempt that holds it.
+CREATE TABLE gates (
+    key   TEXT    PRIMARY KEY,
+    n     INTEGER NOT NULL REFERENCES runs (n),
+    since INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- When runs of rate-limited jobs were claimed, as far back as their windows reach.
+CREATE TABLE starts (
+    job TEXT    NOT NULL,
+    at  INTEGER NOT NULL,
+    n   INTEGER NOT NULL,
+    PRIMARY KEY (job, at, n)
+) STRICT, WITHOUT ROWID;
+
+-- What a schedule was when it last fired: a worker that has another definition doesn't fire it, and nothing but a
+-- backfill fires below `last_slot`.
+CREATE TABLE schedules (
+    name       TEXT    PRIMARY KEY,
+    definition TEXT    NOT NULL,
+    last_slot  INTEGER,
+    changed_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+-- Each slot that was decided, once: the primary key is what makes two workers fire it once.
+CREATE TABLE slots (
+    schedule TEXT    NOT NULL,
+    slot     INTEGER NOT NULL,
+    outcome  TEXT    NOT NULL,
+    run      TEXT,
+    at       INTEGER NOT NULL,
+    PRIMARY KEY (schedule, slot)
+) STRICT, WITHOUT ROWID;
+
+-- Which run waits for which; both by number.
+CREATE TABLE edges (
+    child    INTEGER NOT NULL REFERENCES runs (n),
+    parent   INTEGER NOT NULL REFERENCES runs (n),
+    position INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (child, parent)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX edges_parent ON edges (parent);

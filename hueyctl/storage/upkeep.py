@@ -1,0 +1,122 @@
+"""What the maintaining worker does between claims: expiry, holding, pruning; in steps, as others want to write."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+from typing import Final
+
+from hueyctl.model.definition import Retention
+from hueyctl.model.event import EventType
+from hueyctl.model.run import RunState
+from hueyctl.storage.database import Database
+from hueyctl.storage.exchange import BATCH, expire
+from hueyctl.storage.log import Log
+from hueyctl.storage.rows import MICROSECOND, SUBJECT, micros, to_json
+
+UNDEFINED: Final = "no worker that serves its queue defines this job"
+
+HOLD: Final = f"""
+UPDATE runs SET state = 'held', hold = 'undefined', reason = ? WHERE n IN (
+    SELECT n FROM runs WHERE state = 'queued' AND gate IS NULL AND queue = ? AND job = ?
+    ORDER BY priority DESC, n LIMIT {BATCH}
+) RETURNING {SUBJECT}
+"""
+
+ADMIT: Final = f"""
+UPDATE runs SET state = 'queued', hold = NULL, reason = NULL WHERE n IN (
+    SELECT n FROM runs WHERE state = 'held' AND queue = ? AND job = ? AND hold = ? LIMIT {BATCH}
+) RETURNING {SUBJECT}
+"""
+
+HELD_LINES: Final = "SELECT DISTINCT queue, job FROM runs WHERE state = 'held' AND hold = ?"
+
+# By state, so that each is a stretch of the index runs_ended.
+PRUNE_RUNS: Final = """
+DELETE FROM runs WHERE n IN (
+    SELECT n FROM runs WHERE state = ? AND finished_at < ? AND finished_at IS NOT NULL ORDER BY finished_at LIMIT ?
+) RETURNING id
+"""
+
+# The oldest by number: an event that a wrong clock put into the future waits, with what is behind it, for that time.
+PRUNE_EVENTS: Final = "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?) AND time < ?"
+
+ENDED_BADLY: Final = ("failed", "revoked", "expired", "skipped")
+
+
+def sweep(database: Database, served: Mapping[str, Collection[str]] | None, now: datetime) -> int:
+    """`Store.sweep`."""
+    log = Log(micros(now), None)
+    with database.write(durable=False):
+        changed = expire(database, log)
+        if served is not None:
+            for queue, job in database.all("SELECT queue, job FROM lines WHERE state = 'queued' AND count > 0"):
+                if _is_served(served, queue) and not _is_defined(served, queue, job):
+                    rows = database.all(HOLD, UNDEFINED, queue, job)
+                    data = to_json({"reason": UNDEFINED})
+                    for row in sorted(rows):
+                        log.row(row, EventType.HELD, RunState.HELD, data)
+                    changed += len(rows)
+            for queue, job in database.all(HELD_LINES, "undefined"):
+                if _is_defined(served, queue, job):
+                    changed += _admit(database, queue, job, "undefined", log)
+        log.write(database)
+    return changed
+
+
+def readmit(database: Database, jobs: Collection[str], now: datetime) -> int:
+    """`Store.readmit`."""
+    log = Log(micros(now), None)
+    released = 0
+    with database.write(durable=False):
+        for queue, job in database.all(HELD_LINES, "misfit"):
+            if job in jobs:
+                released += _admit(database, queue, job, "misfit", log)
+        log.write(database)
+    return released
+
+
+def prune(database: Database, retention: Retention, *, now: datetime, limit: int) -> list[str]:
+    """`Store.prune`."""
+    ids: list[str] = []
+    with database.write(durable=False):
+        for state, before in _ends(retention, now):
+            if len(ids) < limit:
+                ids += [row[0] for row in database.all(PRUNE_RUNS, state, before, limit - len(ids))]
+        database.run(PRUNE_EVENTS, limit, _before(now, retention.events))
+    return ids
+
+
+def prunable(database: Database, retention: Retention, *, now: datetime) -> bool:
+    """`Store.prunable`."""
+    ended = "SELECT 1 FROM runs WHERE state = ? AND finished_at < ? AND finished_at IS NOT NULL LIMIT 1"
+    if any(database.one(ended, state, before) for state, before in _ends(retention, now)):
+        return True
+    oldest = database.one("SELECT time FROM events ORDER BY seq LIMIT 1")
+    return oldest is not None and oldest[0] < _before(now, retention.events)
+
+
+def _admit(database: Database, queue: str, job: str, hold: str, log: Log) -> int:
+    rows = database.all(ADMIT, queue, job, hold)
+    for row in sorted(rows):
+        log.row(row, EventType.RELEASED, RunState.QUEUED)
+    return len(rows)
+
+
+def _ends(retention: Retention, now: datetime) -> list[tuple[str, int]]:
+    """Each terminal state, with the time before which what ended in it goes."""
+    failed = _before(now, retention.failed)
+    return [("succeeded", _before(now, retention.succeeded)), *((state, failed) for state in ENDED_BADLY)]
+
+
+def _before(now: datetime, kept: timedelta) -> int:
+    # In integers: a retention of ten thousand years is a way to say "for ever", and no date is that old.
+    return micros(now) - kept // MICROSECOND
+
+
+def _is_served(served: Mapping[str, Collection[str]], queue: str) -> bool:
+    return queue in served or "*" in served
+
+
+def _is_defined(served: Mapping[str, Collection[str]], queue: str, job: str) -> bool:
+    return job in served.get(queue, ()) or job in served.get("*", ())

@@ -1,0 +1,137 @@
+"""Workers in the store: who is there, what was asked of them, and what becomes of the runs of the dead."""
+
+from __future__ import annotations
+
+import ctypes
+import ctypes.util
+import sys
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+from hueyctl.model.event import EventType
+from hueyctl.model.run import Run
+from hueyctl.model.transition import lose
+from hueyctl.storage.database import Database
+from hueyctl.storage.exchange import apply
+from hueyctl.storage.log import Log
+from hueyctl.storage.rows import (
+    RUN_COLUMNS,
+    WORKER_COLUMNS,
+    instant,
+    micros,
+    run_from,
+    worker_from,
+    worker_row,
+)
+from hueyctl.storage.store import Worker
+
+# How long claims are synced after an unclean boot, so that a run which crashes the machine is counted.
+CAREFUL_FOR: Final = timedelta(minutes=10)
+# Events that a power cut has undone may have been read: their numbers are not given out again.
+SEQ_JUMP: Final = 1_000_000
+
+REGISTER: Final = f"INSERT OR REPLACE INTO workers ({WORKER_COLUMNS}) VALUES (?{', ?' * WORKER_COLUMNS.count(',')})"
+RUNNING_OF: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE state = 'running' AND worker = ? ORDER BY n"
+
+
+def register(database: Database, worker: Worker, now: datetime) -> datetime | None:
+    """`Store.register`; until when claims are to be durable (None: they needn't be)."""
+    log = Log(micros(now), worker.id)
+    facts = {"host": worker.host, "pid": worker.pid, "version": worker.version, "file": worker.file}
+    with database.write(durable=True):
+        careful = _notice_boot(database, now)
+        known = database.one("SELECT 1 FROM workers WHERE id = ?", worker.id) is not None
+        database.run(REGISTER, *worker_row(worker))
+        log.other(EventType.RELOADED if known else EventType.WORKER_ONLINE, worker=worker.id, data=facts)
+        log.write(database)
+    return careful
+
+
+def beat(database: Database, worker: str, *, running: int, now: datetime) -> bool:
+    """`Store.beat`."""
+    with database.write(durable=False):
+        sql = "UPDATE workers SET beat = beat + 1, beat_at = ?, running = ? WHERE id = ?"
+        return database.run(sql, micros(now), running, worker) > 0
+
+
+def unregister(database: Database, worker: str, *, reason: str, now: datetime) -> None:
+    """`Store.unregister`."""
+    _take_out(database, worker, cause=reason, now=now, durable=True)
+
+
+def rescue(database: Database, worker: str, *, cause: str, now: datetime) -> list[Run]:
+    """`Store.rescue`."""
+    return _take_out(database, worker, cause=cause, now=now, durable=False)
+
+
+def workers(database: Database) -> list[Worker]:
+    """`Store.workers`."""
+    return [worker_from(row) for row in database.all(f"SELECT {WORKER_COLUMNS} FROM workers ORDER BY started_at, id")]
+
+
+def ask(database: Database, worker: str, request: Literal["stop", "reload"]) -> bool:
+    """`Store.ask`."""
+    with database.write(durable=False):
+        # A reload that comes after a stop must not take its place.
+        sql = "UPDATE workers SET request = CASE request WHEN 'stop' THEN 'stop' ELSE ? END WHERE id = ?"
+        return database.run(sql, request, worker) > 0
+
+
+def asked(database: Database, worker: str) -> tuple[str | None, tuple[tuple[int, str], ...]]:
+    """`Store.asked`."""
+    sql = "SELECT n, token FROM runs WHERE state = 'running' AND worker = ? AND killing = 1 ORDER BY n"
+    request = None
+    if database.one("SELECT 1 FROM workers WHERE id = ? AND request IS NOT NULL", worker):
+        with database.write(durable=False):
+            row = database.one("SELECT request FROM workers WHERE id = ?", worker)
+            request = row[0] if row else None
+            database.run("UPDATE workers SET request = NULL WHERE id = ?", worker)
+    stops = database.all(sql, worker)
+    return request, tuple((n, token) for n, token in stops)
+
+
+def _take_out(database: Database, worker: str, *, cause: str, now: datetime, durable: bool) -> list[Run]:
+    log = Log(micros(now), None)
+    given_back = []
+    with database.write(durable=durable):
+        for row in database.all(RUNNING_OF, worker):
+            run = run_from(row)
+            apply(database, run, lose(run, cause, now), log)
+            given_back.append(run.n)
+        if database.run("DELETE FROM workers WHERE id = ?", worker):
+            log.other(EventType.WORKER_OFFLINE, worker=worker, data={"reason": cause})
+        log.write(database)
+        rows = [database.one(f"SELECT {RUN_COLUMNS} FROM runs WHERE n = ?", n) for n in given_back]
+    return [run_from(row) for row in rows if row]
+
+
+def _notice_boot(database: Database, now: datetime) -> datetime | None:
+    """Compare the machine's boot with that of the last worker; workers that are left of an earlier one say that the
+    machine went down under them."""
+    boot = boot_id()
+    last = database.one("SELECT value FROM meta WHERE key = 'boot'")
+    if boot is not None and (last is None or last[0] != boot):
+        database.run("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", boot)
+        if last is not None and database.one("SELECT 1 FROM workers"):
+            until = micros(now + CAREFUL_FOR)
+            database.run("INSERT OR REPLACE INTO meta VALUES ('careful_until', ?)", until)
+            database.run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events'", SEQ_JUMP)
+    careful = database.one("SELECT value FROM meta WHERE key = 'careful_until'")
+    return instant(careful[0]) if careful and now < instant(careful[0]) <= now + CAREFUL_FOR else None
+
+
+def boot_id() -> str | None:
+    """What differs between any two boots of this machine; None where the system doesn't tell."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return _boot_id_of_macos() if sys.platform == "darwin" else None
+
+
+def _boot_id_of_macos() -> str | None:
+    libc = ctypes.CDLL(ctypes.util.find_library("c"))
+    text = ctypes.create_string_buffer(64)
+    size = ctypes.c_size_t(len(text))
+    failed = libc.sysctlbyname(b"kern.bootsessionuuid", text, ctypes.byref(size), None, 0)
+    return None if failed else text.value.decode("ascii")
