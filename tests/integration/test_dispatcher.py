@@ -1,0 +1,271 @@
+"""The dispatcher over a real store: what it claims, for whom, and that every claim is settled once."""
+
+from __future__ import annotations
+
+import io
+import os
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hueyctl.engine.attempt import Attempt
+from hueyctl.engine.definitions import Definitions
+from hueyctl.engine.dispatcher import Dispatcher
+from hueyctl.engine.log import WorkerLog
+from hueyctl.engine.queue import RunnerHuey, task_of
+from hueyctl.errors import StoreReplaced
+from hueyctl.model.definition import Job, Param, Project, PythonBody
+from hueyctl.model.run import Message, NewRun, Run, RunState
+from hueyctl.storage.bell import Bell, ring
+from hueyctl.storage.place import Place
+from hueyctl.storage.sqlite import open_store
+from hueyctl.storage.store import EventFilter, RunFilter, Worker
+
+
+def eventually(what: Callable[[], Any], timeout: float = 20.0) -> Any:
+    """The first true answer of `what`, asked until the deadline."""
+    deadline = time.monotonic() + timeout
+    pause = threading.Event()
+    while not (answer := what()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        pause.wait(0.01)
+    return answer
+
+
+def job(name: str, target: str, **policy: Any) -> Job:
+    params = (Param(name="s", type="string"),)
+    return Job(name=name, body=PythonBody(target=target, isolation="thread"), dir=Path("/"), params=params, **policy)
+
+
+class Rig:
+    """A store, a dispatcher and as many Huey threads as a test asks for; jobs run in these threads."""
+
+    def __init__(self, folder: Path, concurrency: int) -> None:
+        self.place = Place(folder / ".hueyctl" / "queue.db")
+        self.place.prepare()
+        jobs = {
+            "loads": job("loads", "json:loads"),
+            "again": job("again", "json:loads", retries=2, retry_delay=timedelta(hours=1), retry_backoff=2.0),
+            "at_once": job("at_once", "json:loads", retries=2),
+        }
+        self.project = Project(path=folder / "jobs.toml", store=str(self.place.store), jobs=jobs)
+        self.store = open_store(self.place.store, create=True, migrate=True)
+        now = datetime.now(UTC)
+        self.store.register(
+            Worker(
+                id="w1", host="h", pid=1, version="0", file="f", concurrency=concurrency, jobs=tuple(jobs), queues=None,
+                lease_s=30, started_at=now, beat_at=now,
+            ),
+            now=now,
+        )  # fmt: skip
+        self.bell = Bell(self.place.bell)
+        self.output = io.StringIO()
+        self.idle_count = 0
+        self.has_ended = threading.Event()
+        self.definitions = Definitions(self.project, {})
+        self.dispatcher = Dispatcher(
+            worker="w1",
+            place=self.place,
+            bell=self.bell,
+            open_store=lambda: open_store(self.place.store, busy_s=0.2),
+            definitions=self.definitions,
+            guard=self._no_guard,
+            concurrency=concurrency,
+            queues=None,
+            events=self,
+            log=WorkerLog(stream=self.output),
+        )
+        self.huey = RunnerHuey(self.dispatcher.next_attempt, self.dispatcher.ended, self.definitions)
+        self.threads: list[threading.Thread] = []
+
+    def _no_guard(self) -> Any:
+        raise AssertionError("nothing here runs in a process")
+
+    def asked(self, request: str) -> None:
+        raise AssertionError("nobody asks")
+
+    def idle(self) -> None:
+        self.idle_count += 1
+
+    def someone_died(self) -> None:
+        raise AssertionError("nobody dies")
+
+    def dispatcher_ended(self) -> None:
+        self.has_ended.set()
+
+    def enqueue(self, job: str = "loads", s: str = "1", priority: int = 0, count: int = 1) -> list[str]:
+        news = [
+            NewRun(id=str(uuid.uuid4()), job=job, message=Message(params={"s": s}), priority=priority)
+            for _ in range(count)
+        ]
+        accepted = self.store.accept(news, by="test", now=datetime.now(UTC))
+        ring(self.place.bell)
+        return [one.run.id for one in accepted]
+
+    def thread(self) -> None:
+        def work() -> None:
+            while (task := self.huey.dequeue()) is not None:
+                self.huey.execute(task)
+
+        self.threads.append(threading.Thread(target=work))
+        self.threads[-1].start()
+
+    def states(self) -> list[str]:
+        return [run.state for run in self.store.runs(RunFilter(), limit=None)]
+
+    def run(self, id: str) -> Run:
+        run = self.store.get(id)
+        assert run is not None
+        return run
+
+    def wait_for(self, id: str, state: RunState) -> Run:
+        eventually(lambda: self.run(id).state is state)
+        return self.run(id)
+
+    def close(self) -> None:
+        self.dispatcher.drain()
+        for thread in self.threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        self.dispatcher.stop(10)
+        self.store.close()
+        self.bell.close()
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path, concurrency=2)
+    yield rig
+    rig.close()
+
+
+def test_a_run_goes_from_the_store_through_huey_and_back(rig: Rig) -> None:
+    (id,) = rig.enqueue(s='{"a": [1, 2]}')
+    rig.dispatcher.start()
+    rig.thread()
+    run = rig.wait_for(id, RunState.SUCCEEDED)
+    assert run.result == b'{"a": [1, 2]}'
+    assert run.attempt == 1
+    types = [event.type for event in rig.store.events(EventFilter(run=id), after=0, limit=10)]
+    assert types == ["enqueued", "executing", "complete"]
+
+
+def test_claims_never_exceed_the_threads_that_wait(rig: Rig) -> None:
+    """One thread sits down and takes an attempt without ending it: nothing else is claimed meanwhile."""
+    rig.enqueue(count=10)
+    rig.dispatcher.start()
+    taken: list[Attempt | None] = []
+    threads = [threading.Thread(target=lambda: taken.append(rig.dispatcher.next_attempt())) for _ in range(3)]
+    for number, thread in enumerate(threads, 1):
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive()
+        assert rig.states().count("running") == number
+    for attempt in taken:
+        assert attempt is not None
+        rig.dispatcher.ended(attempt)
+
+
+def test_what_is_drained_while_claims_are_made_is_never_left_running(tmp_path: Path) -> None:
+    """Whatever the moment at which a worker drains, each run ends as done or back in its queue."""
+    for number in range(20):
+        rig = Rig(tmp_path / str(number), concurrency=4)
+        rig.enqueue(count=30)
+        rig.dispatcher.start()
+        for _ in range(4):
+            rig.thread()
+        if number % 2:
+            eventually(lambda rig=rig: "succeeded" in rig.states())
+        rig.dispatcher.drain()
+        for thread in rig.threads:
+            thread.join(10)
+        assert rig.dispatcher.stop(10)
+        assert set(rig.states()) <= {"queued", "succeeded"}
+        attempts = [run.attempt for run in rig.store.runs(RunFilter(states=(RunState.SUCCEEDED,)), limit=None)]
+        assert set(attempts) <= {1}
+        rig.close()
+
+
+def test_a_failure_waits_its_delay_and_the_next_one_its_back_off(rig: Rig) -> None:
+    (id,) = rig.enqueue("again", s="{")
+    rig.dispatcher.start()
+    rig.thread()
+    run = rig.wait_for(id, RunState.SCHEDULED)
+    assert run.retries_left == 1
+    assert timedelta(minutes=59) < run.due_at - datetime.now(UTC) <= timedelta(hours=1)
+    assert run.error is not None
+    assert "JSONDecodeError" in run.error
+
+
+def test_a_retry_without_delay_runs_again_at_once_and_the_last_failure_stays(rig: Rig) -> None:
+    (id,) = rig.enqueue("at_once", s="{")
+    rig.dispatcher.start()
+    rig.thread()
+    run = rig.wait_for(id, RunState.FAILED)
+    assert (run.attempt, run.retries_left) == (3, 0)
+    types = [event.type for event in rig.store.events(EventFilter(run=id), after=0, limit=20)]
+    assert types == ["enqueued", *["executing", "error", "retrying"] * 2, "executing", "error", "failed"]
+
+
+def test_the_attempt_of_a_dead_thread_is_settled_as_lost(rig: Rig) -> None:
+    (id,) = rig.enqueue()
+    rig.dispatcher.start()
+    thread = threading.Thread(target=rig.dispatcher.next_attempt, name="Worker-7")  # takes an attempt and dies with it
+    thread.start()
+    thread.join(10)
+    rig.dispatcher.settle_dead_threads()
+    run = rig.wait_for(id, RunState.QUEUED)
+    assert run.losses == 1
+    (event,) = rig.store.events(EventFilter(run=id, types=("lost",)), after=0, limit=10)
+    assert "Worker-7" in event.data["cause"]
+
+
+def test_a_settlement_outlasts_a_locked_store(rig: Rig) -> None:
+    """The attempt ends while another process holds the write lock: its end is recorded once that is free."""
+    (id,) = rig.enqueue()
+    rig.dispatcher.start()
+    taken: list[Attempt | None] = []
+    thread = threading.Thread(target=lambda: taken.append(rig.dispatcher.next_attempt()))
+    thread.start()
+    thread.join(10)
+    (attempt,) = taken
+    assert attempt is not None
+    other = sqlite3.connect(rig.place.store, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    rig.huey.execute(task_of(attempt))
+    rig.thread()
+    eventually(lambda: "the store takes nothing" in rig.output.getvalue())
+    assert rig.run(id).state is RunState.RUNNING
+    other.execute("ROLLBACK")
+    other.close()
+    rig.wait_for(id, RunState.SUCCEEDED)
+
+
+def test_a_replaced_store_ends_the_dispatcher_and_frees_those_who_wait(rig: Rig) -> None:
+    (id,) = rig.enqueue()
+    rig.dispatcher.start()
+    rig.thread()
+    rig.wait_for(id, RunState.SUCCEEDED)
+    os.rename(rig.place.store, rig.place.store.with_suffix(".moved"))
+    ring(rig.place.bell)
+    assert rig.has_ended.wait(10)
+    assert isinstance(rig.dispatcher.failure, StoreReplaced)
+    rig.threads[0].join(10)
+    assert not rig.threads[0].is_alive()
+
+
+def test_idleness_is_told_when_every_thread_waits_and_nothing_is_left(rig: Rig) -> None:
+    (id,) = rig.enqueue()
+    rig.dispatcher.start()
+    rig.thread()
+    rig.wait_for(id, RunState.SUCCEEDED)
+    assert rig.idle_count == 0  # one of two threads has never asked
+    rig.thread()
+    eventually(lambda: rig.idle_count)
