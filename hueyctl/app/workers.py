@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from time import monotonic
@@ -12,7 +11,7 @@ import msgspec
 
 from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch
-from hueyctl.errors import NotFound, Refused, UsageError, WaitTimeout
+from hueyctl.errors import NotFound, Refused, StoreMissing, UsageError, WaitTimeout
 from hueyctl.model.wording import did_you_mean, quoted
 from hueyctl.storage.locks import worker_is_dead
 from hueyctl.storage.store import Store, Worker
@@ -94,7 +93,10 @@ def chosen(session: Session, ids: Sequence[str], *, every: bool, verb: str) -> l
         UsageError: an id is ambiguous, or several live and none was named.
         Refused: none was named, and none lives.
     """
-    living = alive(session, session.writer())
+    try:
+        living = alive(session, session.writer())
+    except StoreMissing:
+        living = []  # without a store nobody has ever worked here
     if ids:
         return [_named(living, id) for id in dict.fromkeys(ids)]
     if every or len(living) == 1:
@@ -109,6 +111,8 @@ def ask(
     session: Session, workers: Sequence[Worker], request: Literal["stop", "reload"], *, now: datetime
 ) -> list[Worker]:
     """Ask these workers to stop or to reload; returns those that could be asked (the others have just gone)."""
+    if not workers:
+        return []
     store = session.writer()
     asked = [worker for worker in workers if store.ask(worker.id, request, by=session.by, now=now)]
     session.ring()
@@ -139,8 +143,3 @@ def _named(living: Sequence[Worker], id: str) -> Worker:
         message = f"there is no live worker {quoted(id)}{did_you_mean(id, [worker.id for worker in living])}"
         raise NotFound(message, hint="`hueyctl worker status` lists them")
     return found[0]
-
-
-def this_host() -> str:
-    """The name of this machine, as workers register it."""
-    return os.uname().nodename

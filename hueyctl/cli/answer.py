@@ -1,0 +1,68 @@
+"""What a command has to say, before anybody knows how it will be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from hueyctl.errors import HueyctlError
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of text."""
+
+    text: str
+
+
+class Lines(msgspec.Struct, frozen=True):
+    """Many lines of text."""
+
+    texts: Sequence[str]
+
+
+class Table(msgspec.Struct, frozen=True):
+    """Rows under named columns; a column called `state` is coloured on a terminal."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[Sequence[str]]
+    title: str | None = None
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """Names and values, one pair a line."""
+
+    pairs: Sequence[tuple[str, str]]
+    title: str | None = None
+
+
+class Raw(msgspec.Struct, frozen=True):
+    """Bytes that a job wrote: written as they are into a file or a pipe, made harmless for a terminal.
+
+    Pieces of one `source` are one text; with `last`, nothing more of it comes.
+    """
+
+    data: bytes
+    source: str = ""
+    last: bool = False
+
+
+Block = Line | Lines | Table | Facts | Raw
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """What a command has to say: `documents` where JSON was asked for, `blocks` otherwise, both for stdout.
+
+    `notes` are said on stderr, but not beside JSON; `errors` always are, and decide the exit code where it is 0.
+    """
+
+    documents: Sequence[dict[str, Any]] = ()
+    blocks: Sequence[Block] = ()
+    notes: Sequence[str] = ()
+    errors: Sequence[HueyctlError] = ()
+    exit_code: int = 0
+
+
+Answers = Answer | Iterable[Answer]
+"""Some commands have one answer, others give one after the other as things happen."""

@@ -1,0 +1,195 @@
+"""`hueyctl enqueue`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from hueyctl.app.changes import utc_now
+from hueyctl.app.enqueue import Enqueued, enqueue_lines, warnings
+from hueyctl.app.enqueue import enqueue as enqueue_one
+from hueyctl.app.order import Order, defined_job, due, duration
+from hueyctl.app.public import public_run
+from hueyctl.app.session import Session
+from hueyctl.app.wait import failure
+from hueyctl.app.wait import wait as wait_for
+from hueyctl.cli.answer import Answer, Line, Lines
+from hueyctl.cli.settings import settings
+from hueyctl.errors import Interrupted, UsageError
+from hueyctl.model.definition import Job
+from hueyctl.model.params import from_text
+from hueyctl.model.wording import quoted
+
+
+def enqueue(
+    *,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A job of jobs.toml.")] = None,
+    params: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[param=value]...", help="param=@FILE reads it from a file (@-: stdin, @@: a plain @)."),
+    ] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher runs first.")] = None,
+    delay: Annotated[str | None, typer.Option(metavar="DURATION", help="Not before it has passed: 5m.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not before: 14:30, tomorrow, 2026-03-29T14:30.")
+    ] = None,
+    queue: Annotated[str | None, typer.Option(help="Instead of the job's own.")] = None,
+    retries: Annotated[int | None, typer.Option(help="Instead of the job's own.")] = None,
+    timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Instead of the job's own.")] = None,
+    expires: Annotated[str | None, typer.Option(metavar="DURATION", help="Don't start later than that.")] = None,
+    id: Annotated[str | None, typer.Option(metavar="UUID", help="Name it: giving it again does nothing twice.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its end; exit 1 unless it succeeds.")] = False,
+    wait_timeout: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Wait no longer than that (exit 124).")
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help='One JSON object a line, like {"job": "fetch", "params": {}}; -: stdin.'),
+    ] = None,
+) -> Iterator[Answer]:
+    """Enqueue a job, and print the run's id; or a batch of them, all or none."""
+    options = {
+        "priority": priority,
+        "delay": delay,
+        "at": at,
+        "queue": queue,
+        "retries": retries,
+        "timeout": timeout,
+        "expires": expires,
+        "id": id,
+    }
+    given = [option for option, value in options.items() if value is not None]
+    patience = duration("--wait-timeout", wait_timeout)
+    waiting = wait or patience is not None
+    session = settings.session()
+    if batch is not None:
+        if name is not None or given:
+            raise UsageError(f"--batch goes without {'a job' if name is not None else '--' + given[0]}")
+        return _batch(session, batch, waiting, patience)
+    if name is None:
+        raise UsageError("which job? expected its name, or --batch FILE", hint="`hueyctl jobs` lists them")
+    now = utc_now()
+    order = Order(
+        job=name,
+        params=parse_params(defined_job(session.project, name), params or ()),
+        priority=priority,
+        queue=queue,
+        due_at=due(delay, at, now=now, timezone=session.project.timezone),
+        retries=retries,
+        timeout=duration("--timeout", timeout),
+        expires=duration("--expires", expires),
+        id=id,
+    )
+    return _one(session, enqueue_one(session, order, now=now), waiting, patience)
+
+
+def parse_params(job: Job, words: Sequence[str]) -> Mapping[str, object]:
+    """The parameters that `param=value` words mean for this job; unknown names are left for the definition to refuse.
+
+    Raises:
+        UsageError: a word is no `param=value`, names one twice, or its value doesn't fit.
+    """
+    values: dict[str, object] = {}
+    problems = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"expected param=value, got {quoted(word)}", hint=_expected(job))
+        if name in values:
+            raise UsageError(f"parameter {quoted(name)} is given twice")
+        param = job.param(name)
+        if text.startswith("@"):
+            text = _from_file(name, text[1:])
+            text = text if param is None or param.type == "string" else text.strip()
+        try:
+            values[name] = text if param is None else from_text(param, text)
+        except UsageError as exc:
+            values[name] = text
+            problems.append(exc.message)
+    if problems:
+        raise UsageError(f"{job.name}: {'; '.join(problems)}")
+    return values
+
+
+def _from_file(name: str, path: str) -> str:
+    if path.startswith("@"):
+        return path
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        return data.decode()
+    except OSError as exc:
+        raise UsageError(f"parameter {quoted(name)}: {quoted(path)} can't be read: {exc.strerror}") from exc
+    except (UnicodeDecodeError, ValueError) as exc:
+        raise UsageError(f"parameter {quoted(name)}: {quoted(path)} is not valid UTF-8 text") from exc
+
+
+def _expected(job: Job) -> str:
+    if not job.params:
+        return f"{job.name} takes no parameters"
+    return f"{job.name} takes {', '.join(param.name for param in job.params)}"
+
+
+def _one(session: Session, enqueued: Enqueued, waiting: bool, patience: timedelta | None) -> Iterator[Answer]:
+    run = enqueued.run
+    existing = {"existing": True} if enqueued.existing else {}
+    if not waiting:
+        yield Answer(documents=[{"run": msgspec.to_builtins(run), **existing}], blocks=[Line(run.id)])
+    else:
+        yield Answer(blocks=[Line(run.id)])
+    if not run.ended:
+        yield from _warned(session, [(run.queue, run.job)])
+    if waiting:
+        with going_on([run.id]):
+            for ended in wait_for(session, [run.id], timeout=patience):
+                errors = [] if ended.succeeded else [failure(ended)]
+                yield Answer(documents=[{"run": msgspec.to_builtins(ended), **existing}], errors=errors)
+
+
+def _batch(session: Session, path: str, waiting: bool, patience: timedelta | None) -> Iterator[Answer]:
+    accepted = enqueue_lines(session, _read_lines(path), now=utc_now())
+    ids = [each.run.id for each in accepted]
+    runs: list[object] = []
+    if settings.as_json and not waiting:
+        runs = [public_run(each.run, session.job(each.run.job)) for each in accepted]
+        yield Answer(documents=[{"runs": runs}])
+        return
+    yield Answer(blocks=[Lines(ids)])
+    yield from _warned(session, ((each.run.queue, each.run.job) for each in accepted))
+    if waiting:
+        errors = []
+        with going_on(ids):
+            for ended in wait_for(session, ids, timeout=patience):
+                runs.append(msgspec.to_builtins(ended))
+                errors += [] if ended.succeeded else [failure(ended)]
+        yield Answer(documents=[{"runs": runs}], errors=errors)
+
+
+def _warned(session: Session, served: Iterable[tuple[str, str]]) -> Iterator[Answer]:
+    if not settings.as_json:
+        yield Answer(notes=warnings(session, served))
+
+
+def _read_lines(path: str) -> list[bytes]:
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise UsageError(f"--batch: {quoted(path)} can't be read: {reason}") from exc
+    return data.split(b"\n")
+
+
+@contextmanager
+def going_on(ids: Sequence[str]) -> Iterator[None]:
+    """Let Ctrl-C end a wait for these runs, and say that they go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        what = f"run {ids[0][:8]} goes on" if len(ids) == 1 else f"the {len(ids)} runs go on"
+        raise Interrupted(f"no longer waiting; {what}", hint=f"hueyctl wait {ids[0][:8]}") from None

@@ -1,0 +1,202 @@
+"""`hueyctl inspect`: the whole at a glance, or all about one run or job."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from hueyctl.app.changes import utc_now
+from hueyctl.app.detail import AttemptView, JobDetail, OutputFile, RunDetail, job_detail, public_job, run_detail
+from hueyctl.app.finding import find_run
+from hueyctl.app.overview import Overview, Progress, QueueState, overview
+from hueyctl.app.public import PublicRun
+from hueyctl.app.why import brief
+from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Table
+from hueyctl.cli.runs import runs_table
+from hueyctl.cli.settings import settings
+from hueyctl.cli.words import age, as_text, short, size, took
+from hueyctl.cli.worker import workers_table
+from hueyctl.errors import StoreMissing
+from hueyctl.model.instant import iso
+
+
+def inspect(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A job, or a run: an id, 4 of it, or last.")
+    ] = None,
+) -> Answer:
+    """Show the whole at a glance; or all about a job or a run, and why it isn't running yet."""
+    session, now = settings.session(), utc_now()
+    if name is None:
+        return _overview(overview(session, now=now), now)
+    if name != "last" and session.job(name):
+        try:
+            return _job(job_detail(session, name), now)
+        except StoreMissing:
+            return _job(JobDetail(name=name, job=session.job(name), counts={}, runs=[]), now)
+    return _run(run_detail(session, find_run(session, name), now=now), now)
+
+
+def _overview(seen: Overview, now: datetime) -> Answer:
+    document = {
+        "queues": seen.queues,
+        "running": seen.running,
+        "progress": seen.progress,
+        "next_up": seen.next_up,
+        "recent_failures": seen.recent_failures,
+        "workers": [each.public() for each in seen.workers],
+        "pauses": seen.pauses,
+    }
+    blocks: list[Block] = []
+    if seen.queues:
+        columns = ("queue", "queued", "scheduled", "running", "held", "served")
+        blocks.append(Table(columns, [_queue_row(queue) for queue in seen.queues], "queues"))
+    if seen.running:
+        rows = [_running_row(run, seen.progress.get(run.id), now) for run in seen.running]
+        blocks.append(Table(("run", "job", "attempt", "for", "worker", "progress"), rows, "running"))
+    if seen.next_up:
+        rows = [
+            (short(run.id), run.job, run.state.value, run.queue, str(run.priority), age(run.due_at, now))
+            for run in seen.next_up
+        ]
+        blocks.append(Table(("run", "job", "state", "queue", "priority", "due"), rows, "next up"))
+    if seen.recent_failures:
+        blocks.append(runs_table(seen.recent_failures, now, "recent failures"))
+    if seen.workers:
+        blocks.append(workers_table(seen.workers, now, "workers"))
+    if seen.pauses:
+        rows = [(each.kind, each.name, each.by, age(each.at, now), each.note or "") for each in seen.pauses]
+        blocks.append(Table(("paused", "name", "by", "since", "note"), rows, "paused"))
+    notes = [
+        f'no live worker serves the queue "{queue.name}", where {queue.queued + queue.scheduled} wait'
+        for queue in seen.queues
+        if not queue.served and queue.queued + queue.scheduled
+    ]
+    if not any(each.alive for each in seen.workers):
+        notes.append("no worker is running: `hueyctl worker start` starts one")
+    return Answer(documents=[msgspec.to_builtins(document)], blocks=blocks or [Line("nothing is live")], notes=notes)
+
+
+def _queue_row(queue: QueueState) -> tuple[str, ...]:
+    served = "yes" if queue.served else "by no live worker"
+    counts = map(str, (queue.queued, queue.scheduled, queue.running, queue.held))
+    return (queue.name, *counts, f"{served}, paused" if queue.paused else served)
+
+
+def _running_row(run: PublicRun, progress: Progress | None, now: datetime) -> tuple[str, ...]:
+    return (short(run.id), run.job, str(run.attempt), took(run, now), run.worker or "", _progress(progress))
+
+
+def _progress(progress: Progress | None) -> str:
+    if progress is None:
+        return ""
+    if progress.done is None or progress.total is None:
+        return progress.text
+    part = f" ({progress.done / progress.total:.0%})" if progress.total else ""
+    return f"{progress.done:g}/{progress.total:g}{part} {progress.text}".rstrip()
+
+
+def _run(detail: RunDetail, now: datetime) -> Answer:
+    run = detail.run
+    document: dict[str, Any] = {
+        "run": run,
+        "why": detail.why,
+        "progress": detail.progress,
+        "expires_at": detail.expires_at,
+        "attempts": detail.attempts,
+        "tail": {
+            "stdout": detail.stdout_tail.decode(errors="replace"),
+            "stderr": detail.stderr_tail.decode(errors="replace"),
+        },
+    }
+    blocks: list[Block] = [Facts(_facts(detail, now))]
+    if run.params:
+        blocks.append(Facts([(name, as_text(value)) for name, value in run.params.items()], "params"))
+    if detail.attempts:
+        columns = ("attempt", "worker", "started", "took", "outcome", "reason")
+        blocks.append(Table(columns, [_attempt_row(each, now) for each in detail.attempts], "attempts"))
+    for stream, tail in (("stdout", detail.stdout_tail), ("stderr", detail.stderr_tail)):
+        if tail:
+            file = _output_of(detail.attempts[-1], stream) if detail.attempts else None
+            where = f", {size(file.size)} in {file.path}" if file else ""
+            blocks.append(Lines([f"the end of its {stream}{where}", *_tail_lines(tail)]))
+    return Answer(documents=[msgspec.to_builtins(document)], blocks=blocks)
+
+
+def _facts(detail: RunDetail, now: datetime) -> list[tuple[str, str]]:
+    run = detail.run
+    pairs = [
+        ("run", run.id),
+        ("job", run.job),
+        ("state", run.state.value),
+        *(("why", line) for line in detail.why),
+        ("reason", run.reason or ""),
+        ("error", run.error or ""),
+        ("exit code", as_text(run.exit_code)),
+        ("progress", _progress(detail.progress)),
+        ("queue", f"{run.queue}, priority {run.priority}"),
+        ("attempt", str(run.attempt)),
+        ("retries left", as_text(run.retries_left)),
+        ("losses", str(run.losses or "")),
+        ("worker", run.worker or ""),
+        ("trigger", run.trigger),
+        ("schedule", run.schedule or ""),
+        ("enqueued", _moment(run.enqueued_at, now)),
+        ("due", _moment(run.due_at, now)),
+        ("expires", _moment(detail.expires_at, now)),
+        ("started", _moment(run.started_at, now)),
+        ("finished", _moment(run.finished_at, now)),
+        ("result", as_text(run.result)[:200]),
+        ("result error", run.result_error or ""),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+def _moment(at: datetime | None, now: datetime) -> str:
+    return "" if at is None else f"{iso(at)} ({age(at, now)})"
+
+
+def _attempt_row(each: AttemptView, now: datetime) -> tuple[str, ...]:
+    lasted = ""
+    if each.started_at:
+        lasted = brief(max(0.0, ((each.ended_at or now) - each.started_at).total_seconds()))
+    started = iso(each.started_at) if each.started_at else ""
+    return (str(each.attempt), each.worker or "", started, lasted, each.outcome or "under way", each.reason or "")
+
+
+def _output_of(each: AttemptView, stream: str) -> OutputFile | None:
+    return each.stdout if stream == "stdout" else each.stderr
+
+
+def _tail_lines(tail: bytes) -> list[str]:
+    return [f"  {line}" for line in tail.decode(errors="replace").splitlines()]
+
+
+def _job(detail: JobDetail, now: datetime) -> Answer:
+    job = detail.job
+    found = public_job(job) if job else None
+    blocks: list[Block] = []
+    if found is not None:
+        pairs = [(name.replace("_", " "), as_text(value)) for name, value in found.items() if name != "params"]
+        blocks.append(Facts([(name, value) for name, value in pairs if value not in ("", "null")]))
+        if found["params"]:
+            rows = [
+                (
+                    param["name"],
+                    param["type"],
+                    "required" if param["required"] else as_text(param["default"]),
+                    as_text(param["choices"]),
+                    param["description"],
+                )
+                for param in found["params"]
+            ]
+            blocks.append(Table(("param", "type", "default", "choices", "description"), rows, "params"))
+    if detail.counts:
+        blocks.append(Facts([(state, str(number)) for state, number in detail.counts.items()], "live runs"))
+    if detail.runs:
+        blocks.append(runs_table(detail.runs, now, "newest runs"))
+    document = {"job": found, "counts": detail.counts, "runs": detail.runs}
+    return Answer(documents=[msgspec.to_builtins(document)], blocks=blocks)

@@ -1,0 +1,203 @@
+"""The one place that writes: answers as JSON, as plain text, or as tables where stdout is a terminal.
+
+Nothing that users or jobs wrote reaches a terminal raw; rich is imported only where a table is drawn.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, BinaryIO
+
+import msgspec
+
+from hueyctl.app.public import SCHEMA
+from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Raw, Table
+from hueyctl.cli.harmless import Decoder, json_text, one_line
+from hueyctl.errors import ConfigError, HueyctlError, Refused
+
+_STATE_STYLES = {
+    "running": "cyan",
+    "succeeded": "green",
+    "failed": "red",
+    "revoked": "yellow",
+    "expired": "yellow",
+    "held": "magenta",
+    "alive": "green",
+    "silent": "yellow",
+    "dead": "red",
+}
+
+
+class Screen:
+    """Stdout and stderr, as answers are shown on them."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._out: BinaryIO = sys.stdout.buffer
+        self.is_terminal = sys.stdout.isatty()
+        self._decoders: dict[str, Decoder] = {}
+        self._at_line_start = True
+
+    def show(self, answers: Answer | Iterable[Answer]) -> int:
+        """Show each answer as it comes; returns the exit code. What was shown is out when the next one is asked for.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+            Refused: stdout can't be written.
+        """
+        exit_code = 0
+        for answer in (answers,) if isinstance(answers, Answer) else answers:
+            try:
+                self._show(answer)
+                self._out.flush()
+            except BrokenPipeError:
+                raise
+            except OSError as exc:
+                raise Refused(f"the answer could not be written: {exc.strerror}") from exc
+            if not self._as_json:
+                for note in answer.notes:
+                    say(note)
+            for error in answer.errors:
+                report(error, as_json=self._as_json)
+            exit_code = answer.exit_code or next((error.exit_code for error in answer.errors), 0) or exit_code
+        return exit_code
+
+    def _show(self, answer: Answer) -> None:
+        if self._as_json:
+            for document in answer.documents:
+                self._out.write(encode({"schema": SCHEMA, **document}))
+            return
+        for index, block in enumerate(answer.blocks):
+            if index and getattr(block, "title", None):
+                self._out.write(b"\n")
+            if isinstance(block, Raw):
+                self._raw(block)
+            elif isinstance(block, Table) and self.is_terminal:
+                self._out.write(_drawn(block))
+            else:
+                self._out.write(_plain(block).encode(errors="backslashreplace"))
+
+    def _raw(self, block: Raw) -> None:
+        if not self.is_terminal:
+            self._out.write(block.data)
+            return
+        text = self._decoders.setdefault(block.source, Decoder()).feed(block.data, last=block.last)
+        if text:
+            self._at_line_start = text.endswith("\n")
+        if block.last and not self._at_line_start:
+            text, self._at_line_start = text + "\n", True  # or the prompt would follow on the same line
+        self._out.write(text.encode())
+
+
+def encode(document: dict[str, Any]) -> bytes:
+    """One line of JSON that can be shown anywhere."""
+    try:
+        text = msgspec.json.encode(document).decode()
+    except UnicodeEncodeError:
+        # A path or an argument that isn't UTF-8 reaches Python as lone surrogates, which JSON can't hold.
+        text = msgspec.json.encode(_without_surrogates(document)).decode()
+    return json_text(text).encode() + b"\n"
+
+
+def say(note: str) -> None:
+    """A message on stderr, one line."""
+    _to_stderr(f"hueyctl: {one_line(note)}\n")
+
+
+def report(error: HueyctlError, *, as_json: bool) -> None:
+    """An error on stderr: for people what is wrong and what to do, or one JSON document."""
+    if as_json:
+        described: dict[str, Any] = {"code": error.code, "message": error.message, "hint": error.hint}
+        if isinstance(error, ConfigError):
+            described["problems"] = list(error.problems)
+        _to_stderr(encode({"schema": SCHEMA, "error": described}).decode())
+        return
+    if isinstance(error, ConfigError):
+        text = "".join(f"{one_line(problem)}\n" for problem in error.problems)
+    else:
+        text = f"hueyctl: {one_line(error.message)}\n"
+    _to_stderr(text + (f"hint: {one_line(error.hint)}\n" if error.hint else ""))
+
+
+def _to_stderr(text: str) -> None:
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except (OSError, AttributeError, ValueError):
+        return  # a closed stderr: there is nobody to tell, and the exit code still says it
+
+
+def _plain(block: Block) -> str:
+    match block:
+        case Line(text):
+            return one_line(text) + "\n"
+        case Lines(texts):
+            return "".join(f"{one_line(text)}\n" for text in texts)
+        case Table(columns, rows, title):
+            lines = _aligned([[column.upper() for column in columns], *rows])
+        case Facts(pairs, title):
+            lines = _aligned([[f"{name}:", value] for name, value in pairs])
+        case _:
+            raise TypeError(f"not a text block: {type(block).__name__}")
+    return "".join(f"{line}\n" for line in ([one_line(title), *lines] if title else lines))
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+
+
+def _drawn(table: Table) -> bytes:
+    """The table as rich draws it in this terminal's width; what doesn't fit is cut with an ellipsis."""
+    import io
+
+    from rich.console import Console
+    from rich.table import Table as Drawing
+    from rich.text import Text
+
+    drawing = Drawing(
+        box=None,
+        pad_edge=False,
+        title=Text(table.title, style="bold") if table.title else None,
+        title_justify="left",
+        header_style="bold",
+    )
+    for index, column in enumerate(table.columns):
+        last = index == len(table.columns) - 1
+        drawing.add_column(Text(column.upper()), no_wrap=True, overflow="ellipsis", ratio=1 if last else None)
+    for row in table.rows:
+        drawing.add_row(*(_cell(Text, column, value) for column, value in zip(table.columns, row, strict=True)))
+    # Drawn into memory, and written in one piece with everything else.
+    screen = io.StringIO()
+    Console(file=screen, force_terminal=True, width=_width(), highlight=False, no_color=_no_color()).print(drawing)
+    return screen.getvalue().encode(errors="backslashreplace")
+
+
+def _cell(text_class: Any, column: str, value: str) -> Any:
+    style = _STATE_STYLES.get(value, "") if column == "state" else ""
+    return text_class(one_line(value), style=style)
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
+
+
+def _no_color() -> bool:
+    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+
+
+def _without_surrogates(value: Any) -> Any:
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {key: _without_surrogates(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_without_surrogates(item) for item in value]
+        case _:
+            return value

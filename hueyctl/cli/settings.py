@@ -1,0 +1,49 @@
+"""What every command takes: `--file`, `--json`, `--debug`; and the session that a command opens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hueyctl.app.session import Session
+
+
+class Settings:
+    """The options of this call of hueyctl, whichever side of the command's name they stood on."""
+
+    def __init__(self) -> None:
+        self.file: Path | None = None
+        self.as_json = False
+        self.debug = False
+        self._session: Session | None = None
+
+    def session(self) -> Session:
+        """The session of the `jobs.toml` that is meant; raises ConfigError."""
+        if self._session is None:
+            from hueyctl.app.session import open_session
+
+            self._session = open_session(self.file, cwd=Path.cwd(), environ=os.environ)
+        return self._session
+
+    def close(self) -> None:
+        """Let the store go."""
+        if self._session:
+            self._session.close()
+            self._session = None
+
+
+settings = Settings()
+
+
+def remember(name: str) -> Callable[[object], object]:
+    """An option's callback that keeps its value in the settings, if it was given."""
+
+    def keep(value: object) -> object:
+        if value:
+            setattr(settings, name, value)
+        return value
+
+    return keep

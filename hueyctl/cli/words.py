@@ -1,0 +1,59 @@
+"""Ages, durations, sizes and short ids, as people read them; JSON has the exact values."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from hueyctl.app.public import PublicRun
+from hueyctl.app.why import brief
+
+SHORT = 8
+
+
+def age(at: datetime | None, now: datetime) -> str:
+    """`3m20s ago`, `in 5s`, or nothing."""
+    if at is None:
+        return ""
+    seconds = (now - at).total_seconds()
+    if abs(seconds) < 1:
+        return "now"
+    return f"in {brief(-seconds)}" if seconds < 0 else f"{brief(seconds)} ago"
+
+
+def took(run: PublicRun, now: datetime) -> str:
+    """How long the newest attempt took, or has been running."""
+    if run.started_at is None:
+        return ""
+    end = run.finished_at or (now if run.state == "running" else None)
+    return brief(max(0.0, (end - run.started_at).total_seconds())) if end else ""
+
+
+def size(count: int) -> str:
+    """`512 B`, `1.5 KiB`, `10 MiB`."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024 or unit == "GiB":
+            return f"{amount:.1f}".removesuffix(".0") + f" {unit}"
+        amount /= 1024
+    raise AssertionError
+
+
+def short(id: str | None) -> str:
+    """The first 8 of an id."""
+    return (id or "")[:SHORT]
+
+
+def count(number: int, what: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def as_text(value: object) -> str:
+    """A JSON value in a cell: text as it is, the rest as JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    import msgspec
+
+    return msgspec.json.encode(value).decode()
