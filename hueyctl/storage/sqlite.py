@@ -21,6 +21,7 @@ from hueyctl.storage.store import (
     Exchange,
     Line,
     Pause,
+    Pruned,
     Retried,
     Revocation,
     RunFilter,
@@ -109,11 +110,8 @@ class SqliteStore:
     def readmit(self, jobs: Collection[str], *, now: datetime) -> int:
         return upkeep.readmit(self.database, jobs, now)
 
-    def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> list[str]:
+    def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> Pruned:
         return upkeep.prune(self.database, retention, now=now, limit=limit)
-
-    def prunable(self, retention: Retention, *, now: datetime) -> bool:
-        return upkeep.prunable(self.database, retention, now=now)
 
     def checkpoint(self) -> None:
         self.database.checkpoint()

@@ -222,9 +222,6 @@ class Store(Protocol):
         """Delete at most `limit` runs and as many events past their retention, in one transaction. The output of the
         runs is the caller's to delete."""
 
-    def prunable(self, retention: Retention, *, now: datetime) -> bool:
-        """Is anything left for `prune`?"""
-
     def checkpoint(self) -> None:
         """Move the log into the main file and shorten it, where the store has such a thing."""
 

@@ -13,6 +13,7 @@ from hueyctl.storage.database import Database
 from hueyctl.storage.exchange import BATCH, expire
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import MICROSECOND, SUBJECT, micros, to_json
+from hueyctl.storage.store import Pruned
 
 UNDEFINED: Final = "no worker that serves its queue defines this job"
 
@@ -76,24 +77,15 @@ def readmit(database: Database, jobs: Collection[str], now: datetime) -> int:
     return released
 
 
-def prune(database: Database, retention: Retention, *, now: datetime, limit: int) -> list[str]:
+def prune(database: Database, retention: Retention, *, now: datetime, limit: int) -> Pruned:
     """`Store.prune`."""
     ids: list[str] = []
     with database.write(durable=False):
         for state, before in _ends(retention, now):
             if len(ids) < limit:
                 ids += [row[0] for row in database.all(PRUNE_RUNS, state, before, limit - len(ids))]
-        database.run(PRUNE_EVENTS, limit, _before(now, retention.events))
-    return ids
-
-
-def prunable(database: Database, retention: Retention, *, now: datetime) -> bool:
-    """`Store.prunable`."""
-    ended = "SELECT 1 FROM runs WHERE state = ? AND finished_at < ? AND finished_at IS NOT NULL LIMIT 1"
-    if any(database.one(ended, state, before) for state, before in _ends(retention, now)):
-        return True
-    oldest = database.one("SELECT time FROM events ORDER BY seq LIMIT 1")
-    return oldest is not None and oldest[0] < _before(now, retention.events)
+        events = database.run(PRUNE_EVENTS, limit, _before(now, retention.events))
+    return Pruned(tuple(ids), more=len(ids) == limit or events == limit)
 
 
 def _admit(database: Database, queue: str, job: str, hold: str, log: Log) -> int:
