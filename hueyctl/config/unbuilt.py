@@ -28,8 +28,9 @@ def unbuilt(project: Project, *, defaults: Collection[str] = ()) -> list[str]:
             places.append(at / "queues" / name / "concurrency")
     places += [at / "pipelines" / name for name in project.pipelines]
     places += [at / "schedules" / name for name in project.schedules]
-    if "://" in project.store:
-        places.append(at / "hueyctl" / "store (or HUEYCTL_STORE)")
     for place in places:
         place.wrong(f"not built yet in hueyctl {__version__}; remove it")
+    if "://" in project.store:
+        not_yet = f"PostgreSQL: not built yet in hueyctl {__version__}; name a file, here or in HUEYCTL_STORE"
+        (at / "hueyctl" / "store").wrong(not_yet)
     return file.problems

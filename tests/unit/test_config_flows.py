@@ -1,0 +1,201 @@
+"""`[schedules.NAME]` and `[pipelines.NAME]`: validated whole, though what they do comes later."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from toml_file import Toml
+
+from hueyctl.model.definition import Schedule, Step
+
+JOB = '[jobs.fetch]\ncommand = ["true"]\n'
+
+
+def schedule(toml: Toml, lines: str, more: str = "") -> Schedule:
+    return toml.read(f"[hueyctl]\ntimezone = 'Europe/Berlin'\n{JOB}{more}\n[schedules.fetch]\n{lines}").schedules[
+        "fetch"
+    ]
+
+
+def test_a_schedule_has_the_job_of_its_name_and_the_files_time_zone(toml: Toml) -> None:
+    assert schedule(toml, "every = '15s'") == Schedule(
+        name="fetch", target="fetch", target_kind="job", timezone="Europe/Berlin", every=timedelta(seconds=15)
+    )
+
+
+def test_every_key_of_a_schedule_becomes_its_type(toml: Toml) -> None:
+    found = toml.read(
+        """
+        [jobs.fetch]
+        command = ["{url}"]
+        params = { url = { required = true } }
+        [schedules.nightly]
+        job = "fetch"
+        params = { url = "{literal}" }
+        priority = 5
+        queue = "night"
+        cron = "30 2 * * MON-FRI"
+        timezone = "America/New_York"
+        start = 2026-01-01
+        end = "2027-01-01T00:00:00Z"
+        enabled = false
+        jitter = "1m"
+        overlap = "replace"
+        catch_up = "all"
+        catch_up_window = "2h"
+        catch_up_max = 3
+        grace = 5
+        """,
+    ).schedules["nightly"]
+    assert found == Schedule(
+        name="nightly",
+        target="fetch",
+        target_kind="job",
+        params={"url": "{literal}"},
+        priority=5,
+        queue="night",
+        cron="30 2 * * MON-FRI",
+        timezone="America/New_York",
+        start=datetime(2026, 1, 1, 5, tzinfo=UTC),
+        end=datetime(2027, 1, 1, tzinfo=UTC),
+        enabled=False,
+        jitter=timedelta(minutes=1),
+        overlap="replace",
+        catch_up="all",
+        catch_up_window=timedelta(hours=2),
+        catch_up_max=3,
+        grace=timedelta(seconds=5),
+    )
+
+
+@pytest.mark.parametrize("at", ["2026-07-01T12:00:00", "'2026-07-01T12:00'", "2026-07-01T10:00:00Z"])
+def test_a_time_without_offset_is_local_to_the_schedule(toml: Toml, at: str) -> None:
+    assert schedule(toml, f"at = {at}").at == datetime(2026, 7, 1, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("cron", ["* * * * *", "*/5 * * * * *", "@Daily", "0 0 L * *", "0 0 * * 5L", "0 0 * * MON#2"])
+def test_cron_expressions_are_kept_as_they_are_written(toml: Toml, cron: str) -> None:
+    assert schedule(toml, f"cron = '{cron}'").cron == cron
+
+
+WRONG_SCHEDULE = [
+    ("", ": expected exactly one of cron, every and at, got none"),
+    ("cron = '* * * * *'\nevery = 5", ": expected exactly one of cron, every and at, got cron and every"),
+    ("cron = '61 * * * *'", '.cron: expected a cron expression like "30 2 * * *", got "61 * * * *" (bad minute)'),
+    ("cron = '* * * *'", ".cron: expected a cron expression"),
+    ("cron = '0 0 30 2 *'", ".cron: expected a cron expression"),
+    ("cron = '@dayly'", '.cron: expected a cron expression like "30 2 * * *", got "@dayly"; did you mean "@daily"?'),
+    ("cron = '@reboot'", ".cron: expected a cron expression"),
+    (f"cron = '{'9' * 5000} * * * *'", ".cron: expected a cron expression"),
+    ("every = 0", ".every: expected a duration of more than 0"),
+    ("every = 5\noffset = 5", ".offset: expected an offset shorter than every"),
+    ("cron = '* * * * *'\noffset = 5", ".offset: an offset goes with every"),
+    ("at = 12:00:00", ".at: expected a date and time like"),
+    ("at = 'tomorrow'", ".at: expected a date and time like"),
+    ("at = 9999-12-31T23:59:59-05:00", ".at: a time before the year 1 or after the year 9999"),
+    ("every = 5\nstart = 2026-02-01\nend = 2026-01-01", ".end: expected an end after the start"),
+    ("every = 5\njob = 'fetsh'", '.job: there is no job "fetsh"; did you mean "fetch"?'),
+    ("every = 5\npipeline = 'fetch'", '.pipeline: there is no pipeline "fetch"'),
+    ("every = 5\njob = 'fetch'\npipeline = 'x'", ": expected job or pipeline, got both"),
+    ("every = 5\nparams = { x = 1 }", ".params.x: there is no such parameter"),
+    ("every = 5\ntimezone = 'x/y'", ".timezone: expected an IANA time zone"),
+    ("every = 5\noverlap = 'kill'", ".overlap: expected"),
+    ("every = 5\ncatch_up_max = 0", ".catch_up_max: expected an integer of 1 or more"),
+    ("every = 5\nPersistent = true", '.Persistent: unknown key; did you mean "catch_up"?'),
+    ("every = 5\ncrontab = 'x'", '.crontab: unknown key; did you mean "cron"?'),
+]
+
+
+@pytest.mark.parametrize(("lines", "expected"), WRONG_SCHEDULE, ids=[lines[:40] for lines, _ in WRONG_SCHEDULE])
+def test_a_wrong_schedule_is_said_with_its_path(toml: Toml, lines: str, expected: str) -> None:
+    problem = toml.problem(f"{JOB}[schedules.fetch]\n{lines}")
+    assert problem.startswith(f"schedules.fetch{expected}")
+
+
+def test_a_schedule_without_job_whose_name_no_job_has_is_an_error(toml: Toml) -> None:
+    problem = toml.problem(f"{JOB}[schedules.fetsh]\nevery = 5")
+    assert problem == (
+        "schedules.fetsh: expected job or pipeline, got neither, and there is no job "
+        '"fetsh"; did you mean "fetch"?'
+    )  # fmt: skip
+
+
+def test_a_schedule_must_give_what_its_job_requires(toml: Toml) -> None:
+    text = "[jobs.a]\nscript = 'x'\nparams = { url = { required = true }, n = 1 }\n[schedules.a]\nevery = 5\n"
+    assert toml.problems(text) == ["schedules.a.params.url: this parameter is required"]
+    assert toml.problems(text + "params = { url = 5, n = 'x' }") == [
+        "schedules.a.params.url: expected text, got 5",
+        'schedules.a.params.n: expected an integer, got "x"',
+    ]
+
+
+JOBS = """
+[jobs.a]
+script = "x"
+[jobs.b]
+script = "x"
+params = { mode = { required = true }, n = 1 }
+"""
+
+
+def test_the_steps_of_a_pipeline_are_lines_and_groups_by_turns(toml: Toml) -> None:
+    pipeline = toml.read(
+        JOBS
+        + """
+        [pipelines.etl]
+        description = "all"
+        params = { how = "fast" }
+        steps = ["a", ["a", { job = "b", params = { mode = "x-{how}" } }, ["a", "a"]], { job = "a" }]
+        [schedules.etl]
+        every = 5
+        """,
+    )
+    a = Step(job="a")
+    assert pipeline.pipelines["etl"].steps == (a, (a, Step(job="b", params={"mode": "x-{how}"}), (a, a)), a)
+    assert (pipeline.schedules["etl"].target, pipeline.schedules["etl"].target_kind) == ("etl", "pipeline")
+
+
+WRONG_PIPELINE: list[tuple[str, str]] = [
+    ("", "steps: expected a list of one or more steps, got none"),
+    ("steps = []", "steps: expected a list of one or more steps, got none"),
+    ("steps = 'a'", 'steps: expected a list of one or more steps, got "a"'),
+    ("steps = ['a', []]", "steps[1]: expected a list of one or more steps, got none"),
+    ("steps = ['a', 5]", "steps[1]: expected a job's name"),
+    ("steps = ['a', ['x']]", 'steps[1][0]: there is no job "x"'),
+    ("steps = [{ params = {} }]", "steps[0]: a step needs its job"),
+    ("steps = [{ job = 'c' }]", 'steps[0].job: there is no job "c"'),
+    ("steps = [{ job = 'a', with = {} }]", "steps[0].with: unknown key"),
+    ("steps = ['b']", "steps[0].params.mode: this parameter is required"),
+    ("steps = [{ job = 'a', params = { x = 1 } }]", "steps[0].params.x: there is no such parameter"),
+    ("steps = [{ job = 'b', params = { mode = 1 } }]", "steps[0].params.mode: expected text, got 1"),
+    (
+        "steps = [{ job = 'b', params = { mode = '{how}' } }]",
+        'steps[0].params.mode: the pipeline has no parameter "how"',
+    ),
+    (
+        "params = { x = 1 }\nsteps = [{ job = 'b', params = { mode = '{x}' } }]",
+        "steps[0].params.mode: expected a parameter of type string, and {x} is of type integer",
+    ),
+    (
+        "params = { x = 1 }\nsteps = [{ job = 'b', params = { mode = 'm', n = '1{x}' } }]",
+        "steps[0].params.n: {x} inside text makes text",
+    ),
+]
+
+
+@pytest.mark.parametrize(("lines", "expected"), WRONG_PIPELINE, ids=[lines for lines, _ in WRONG_PIPELINE])
+def test_a_wrong_pipeline_is_said_with_its_path(toml: Toml, lines: str, expected: str) -> None:
+    problem = toml.problem(f"{JOBS}[pipelines.p]\n{lines}")
+    assert problem.startswith(f"pipelines.p.{expected}")
+
+
+def test_jobs_and_pipelines_share_their_names(toml: Toml) -> None:
+    problem = toml.problem(JOBS + "[pipelines.a]\nsteps = ['a']")
+    assert problem == "pipelines.a: there is a job of this name; jobs and pipelines share their names"
+
+
+def test_what_refers_to_a_job_that_is_itself_wrong_is_not_wrong_for_that(toml: Toml) -> None:
+    text = "[jobs.a]\nscript = 5\n[jobs.b]\nscript = 'x'\non_failure = 'a'\n"
+    text += "[schedules.a]\nevery = 5\n[pipelines.p]\nsteps = ['a']"
+    assert toml.problems(text) == ['jobs.a.script: expected text, got 5; write "5"']

@@ -1,0 +1,99 @@
+"""What can be said in jobs.toml and can't be done yet is an error that says so, never silence."""
+
+from __future__ import annotations
+
+import pytest
+from toml_file import Toml
+
+from hueyctl import __version__
+from hueyctl.config import load, starter
+from hueyctl.config.starter import host_timezone
+from hueyctl.errors import ConfigError
+
+NOT_YET = f": not built yet in hueyctl {__version__}; remove it"
+
+ALL = """
+[hueyctl]
+store = "postgresql://ada:hunter2@localhost/jobs"
+[queues.fast]
+concurrency = 1
+[queues.free]
+[jobs.a]
+script = "x"
+lock = "l"
+max_concurrent = 1
+rate_limit = "1/1s"
+unique = "job"
+on_failure = "a"
+on_success = "a"
+[schedules.a]
+every = 5
+[pipelines.p]
+steps = ["a"]
+"""
+
+
+def problems(toml: Toml, text: str, **environ: str) -> list[str]:
+    toml.path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(toml.path, environ=environ)
+    return [problem.removeprefix("jobs.toml: ") for problem in caught.value.problems]
+
+
+def test_each_thing_in_use_that_is_not_built_yet_is_named(toml: Toml) -> None:
+    *found, store = problems(toml, ALL)
+    assert store.startswith("hueyctl.store: PostgreSQL: not built yet")
+    assert "hunter2" not in store
+    assert sorted(found) == sorted(
+        place + NOT_YET
+        for place in (
+            "queues.fast.concurrency",
+            "jobs.a.lock",
+            "jobs.a.max_concurrent",
+            "jobs.a.rate_limit",
+            "jobs.a.unique",
+            "jobs.a.on_failure",
+            "jobs.a.on_success",
+            "schedules.a",
+            "pipelines.p",
+        )
+    )
+    assert toml.read(ALL).jobs["a"].lock == "l"
+
+
+def test_a_default_that_is_not_built_yet_is_named_once(toml: Toml) -> None:
+    text = "[defaults]\nunique = 'job'\n[jobs.a]\nscript = 'x'\n[jobs.b]\nscript = 'x'\n"
+    assert problems(toml, text) == ["defaults.unique" + NOT_YET]
+
+
+def test_it_is_named_together_with_all_else_that_is_wrong(toml: Toml) -> None:
+    assert problems(toml, "[jobs.a]\nscript = 'x'\nlock = 'l'\n[jobs.b]\nscript = 5\n") == [
+        'jobs.b.script: expected text, got 5; write "5"',
+        "jobs.a.lock" + NOT_YET,
+    ]
+
+
+def test_a_postgres_store_from_the_environment_is_refused_without_its_password(toml: Toml) -> None:
+    (problem,) = problems(toml, "", HUEYCTL_STORE="postgresql://ada:hunter2@localhost/jobs")
+    assert "HUEYCTL_STORE" in problem
+    assert "hunter2" not in problem
+
+
+def test_the_starter_is_right_and_uses_nothing_that_is_not_built(toml: Toml) -> None:
+    toml.path.write_text(starter("Europe/Berlin"))
+    project = load(toml.path, environ={})
+    assert project.timezone == "Europe/Berlin"
+    assert [job.kind for job in project.jobs.values()] == ["command", "script", "script"]
+
+
+@pytest.mark.parametrize(("variable", "expected"), [("Europe/Berlin", "Europe/Berlin"), (":Asia/Tokyo", "Asia/Tokyo")])
+def test_the_hosts_time_zone_is_first_that_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variable: str, expected: str
+) -> None:
+    monkeypatch.setenv("TZ", variable)
+    assert host_timezone() == expected
+
+
+def test_a_time_zone_that_is_no_iana_name_is_passed_over(monkeypatch: pytest.MonkeyPatch, toml: Toml) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    assert toml.read(f"[hueyctl]\ntimezone = '{host_timezone()}'").timezone == host_timezone() != "CET-1CEST"
