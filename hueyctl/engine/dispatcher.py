@@ -31,7 +31,7 @@ from hueyctl.storage.bell import Bell, ring
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import Claim, Exchange, Store, Want
 
-BACKSTOP_S = 0.6  # how late a lost bell is noticed; with the heartbeat, under two wake-ups a second when idle
+BACKSTOP_S = 0.7  # how late a lost bell is noticed; with the heartbeat, under two wake-ups a second when idle
 PATIENCE_S = 1.0  # between tries on a full disk
 
 

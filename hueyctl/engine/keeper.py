@@ -1,7 +1,6 @@
-"""The keeper: the thread that proves its worker alive, takes the dead ones' runs back, and keeps the store small.
+"""The keeper: the thread that takes dead workers' runs back, sweeps, prunes and checkpoints.
 
-It has a store connection of its own, so that a slow disk under the dispatcher delays no beat. Promises:
-- A beat is counted in the store at least three times a lease, and the guard hears of each.
+Promises:
 - A worker is rescued when both its locks are free, or when its beat stood still for a whole lease of this thread's own
   monotonic clock, counting only time in which the store could be written: whoever could not beat then, because
   nobody could write, is not taken for dead.
@@ -13,12 +12,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+from hueyctl.engine.heart import pause_between_beats
 from hueyctl.engine.log import WorkerLog
+from hueyctl.engine.periodic import Periodic
 from hueyctl.errors import StoreBusy, StoreFull
 from hueyctl.model.definition import Project
 from hueyctl.storage.bell import ring
@@ -26,32 +26,31 @@ from hueyctl.storage.locks import HeldLock, hold, worker_is_dead
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import Store, Worker
 
-BEATS_PER_LEASE = 3
-LONGEST_PAUSE_S = 10.0
 WAL_MAX_BYTES = 4 * 1024 * 1024
 PRUNE_BATCH = 500
+PRUNE_S = 1.0  # then others are looked after again
 
 
 class BeatWatch:
     """Tells which workers' beats have stood still for their whole lease, by one monotonic clock.
 
-    `observe` is called after each successful write; a gap longer than twice the usual pause counts as one pause: this
-    process didn't run, or the store couldn't be written, and then nobody could beat.
+    `observe` is called after each time that the store could be written; of a longer gap between two calls only the
+    usual pause counts: in the rest of it this process didn't run, or nobody could write, and so nobody could beat.
     """
 
     def __init__(self, pause_s: float) -> None:
-        self._longest_s = 2 * pause_s
+        self._longest_s = 1.2 * pause_s
         self._seen: dict[str, tuple[int, float]] = {}
         self._last: float | None = None
 
-    def observe(self, workers: list[Worker], now: float) -> list[Worker]:
+    def observe(self, workers: Sequence[Worker], now: float) -> list[Worker]:
         """The workers among these that are out of their lease at `now` (monotonic seconds)."""
         passed = 0.0 if self._last is None else min(now - self._last, self._longest_s)
         self._last = now
         silent = []
         seen = {}
         for worker in workers:
-            beat, still_s = self._seen.get(worker.id, (worker.beat, 0.0))
+            beat, still_s = self._seen.get(worker.id, (-1, 0.0))
             still_s = still_s + passed if beat == worker.beat else 0.0
             seen[worker.id] = (worker.beat, still_s)
             if still_s >= worker.lease_s:
@@ -60,8 +59,8 @@ class BeatWatch:
         return silent
 
 
-class Keeper:
-    """Beats, rescues, sweeps, prunes and checkpoints, for one worker."""
+class Keeper(Periodic):
+    """Looks after the store and its other workers, for one worker."""
 
     def __init__(
         self,
@@ -70,89 +69,41 @@ class Keeper:
         place: Place,
         open_store: Callable[[], Store],
         project: Callable[[], Project],
-        tick: Callable[[], None],
-        running: Callable[[], int],
-        declared_dead: Callable[[], None],
         ended: Callable[[], None],
         log: WorkerLog,
     ) -> None:
-        lease_s = project().worker.lease.total_seconds()
-        self.failure: BaseException | None = None
-        self._worker, self._place, self._open_store, self._project = worker, place, open_store, project
-        self._tick, self._running, self._declared_dead = tick, running, declared_dead
-        self._ended, self._log = ended, log
-        self._pause_s = min(lease_s / BEATS_PER_LEASE, LONGEST_PAUSE_S)
-        self._watch = BeatWatch(self._pause_s)
+        pause_s = pause_between_beats(project().worker.lease)
+        super().__init__("Keeper", open_store=open_store, pause_s=pause_s, ended=ended)
+        self._worker, self._place, self._project, self._log = worker, place, project, log
+        self._watch = BeatWatch(pause_s)
         self._maintenance: HeldLock | None = None
-        self._woken = threading.Event()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="Keeper", daemon=True)
 
-    def start(self) -> None:
-        """Begin to beat."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Look around now: somebody may have died."""
-        self._woken.set()
-
-    def stop(self) -> None:
-        """End, after what is under way."""
-        self._stopping = True
-        self._woken.set()
-        self._thread.join()
-
-    def _run(self) -> None:
+    def turn(self, store: Store) -> None:
         try:
-            store = self._open_store()
-            try:
-                while not self._stopping:
-                    self._turn(store)
-                    self._woken.wait(self._pause_s)
-                    self._woken.clear()
-            finally:
-                store.close()
-        except BaseException as exc:
-            self.failure = exc
-        finally:
-            if self._maintenance is not None:
-                self._maintenance.release()
-            self._ended()
-
-    def _turn(self, store: Store) -> None:
-        try:
-            present = store.beat(self._worker, running=self._running(), now=datetime.now(UTC))
-        except StoreBusy:
-            # Nobody can write, so nobody can find this worker silent: its bodies may go on.
-            self._tick()
-            return
-        except StoreFull as exc:
-            self._tick()
-            self._log.warning(f"no heartbeat: {exc}")
-            return
-        if not present:
-            self._declared_dead()
-            return
-        self._tick()
-        try:
-            self._look_after_others(store)
+            self._rescue(store)
             self._maintain(store)
         except (StoreBusy, StoreFull) as exc:
             self._log.warning(f"upkeep has to wait: {exc}")
 
-    def _look_after_others(self, store: Store) -> None:
+    def stop(self) -> None:
+        super().stop()
+        if self._maintenance is not None:
+            self._maintenance.release()
+
+    def _rescue(self, store: Store) -> None:
         workers = store.workers()
         others = [worker for worker in workers if worker.id != self._worker]
         dead = {worker.id: "its processes are gone" for worker in others if worker_is_dead(self._place, worker.id)}
-        for worker in self._watch.observe(others, time.monotonic()):
+        served = served_by([worker for worker in workers if worker.id not in dead])
+        changed = store.sweep(served=served, now=datetime.now(UTC))
+        for worker in self._watch.observe(others, time.monotonic()):  # the sweep could write, so the others could beat
             dead.setdefault(worker.id, f"no heartbeat for {worker.lease_s:g} s")
-        rescued = [run for id, cause in dead.items() for run in store.rescue(id, cause=cause, now=datetime.now(UTC))]
-        for run in rescued:
-            self._log.warning(f"{run.job} {run.id[:8]} attempt {run.attempt} was lost with its worker: {run.state}")
         for id, cause in dead.items():
             self._log.warning(f"worker {id} is dead: {cause}")
-        served = served_by([worker for worker in workers if worker.id not in dead])
-        if store.sweep(served=served, now=datetime.now(UTC)) or rescued:
+            for run in store.rescue(id, cause=cause, now=datetime.now(UTC)):
+                changed += 1
+                self._log.warning(f"{run.job} {run.id[:8]} attempt {run.attempt} was lost with it; now {run.state}")
+        if changed or dead:
             ring(self._place.bell, b"work")
 
     def _maintain(self, store: Store) -> None:
@@ -160,13 +111,15 @@ class Keeper:
             self._maintenance = hold(self._place.maintenance_lock)
         if self._maintenance is None:
             return
-        retention = self._project().retention
-        while not self._stopping:
-            pruned = store.prune(retention, now=datetime.now(UTC), limit=PRUNE_BATCH)
+        started = time.monotonic()
+        more = True
+        while more and not self.stopping and time.monotonic() - started < PRUNE_S:
+            pruned = store.prune(self._project().retention, now=datetime.now(UTC), limit=PRUNE_BATCH)
             for run in pruned.runs:
                 shutil.rmtree(self._place.output / run, ignore_errors=True)
-            if not pruned.more:
-                break
+            more = pruned.more
+        if more:
+            self.wake()
         if self._wal_bytes() > WAL_MAX_BYTES:
             store.checkpoint()
 
@@ -177,7 +130,7 @@ class Keeper:
             return 0
 
 
-def served_by(workers: list[Worker]) -> dict[str, set[str]] | None:
+def served_by(workers: Sequence[Worker]) -> dict[str, set[str]] | None:
     """For each queue that these workers serve (`*`: all of them) the jobs they define; None: there is no worker."""
     if not workers:
         return None

@@ -29,6 +29,7 @@ from hueyctl.engine.consumer import HEALTH_CHECK_S, RunnerConsumer
 from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.dispatcher import Dispatcher
 from hueyctl.engine.guard_main import guard_argv
+from hueyctl.engine.heart import Heart
 from hueyctl.engine.keeper import Keeper
 from hueyctl.engine.log import WorkerLog, listen_to_huey
 from hueyctl.engine.mailbox import Mailbox
@@ -217,19 +218,27 @@ class _Worker:
             events=self,
             log=self._log,
         )
-        self._keeper = Keeper(
+        self._heart = Heart(
             worker=self.id,
-            place=self._place,
             open_store=lambda: _open(self._place),
-            project=lambda: self._project,
+            lease=self._project.worker.lease,
             tick=self._tick,
             running=self._dispatcher.under_way,
             declared_dead=lambda: self._mailbox.post("declared-dead"),
             ended=lambda: self._mailbox.post("ended"),
             log=self._log,
         )
+        self._keeper = Keeper(
+            worker=self.id,
+            place=self._place,
+            open_store=lambda: _open(self._place),
+            project=lambda: self._project,
+            ended=lambda: self._mailbox.post("ended"),
+            log=self._log,
+        )
         self._huey = RunnerHuey(self._dispatcher.next_attempt, self._dispatcher.ended, self._definitions)
         self._consumer = RunnerConsumer(self._huey, concurrency=self._concurrency)
+        self._heart.start()
         self._keeper.start()
         self._dispatcher.start()
         self._consumer.start()
@@ -269,6 +278,7 @@ class _Worker:
         except HueyctlError as exc:
             self._log.error(f"not reloaded, going on with the old file: {exc.message}")
             return
+        before = self._project.worker
         self._definitions = definitions
         self._prepare_threads()
         self._guard.recycle()
@@ -279,6 +289,8 @@ class _Worker:
         except StoreError as exc:
             self._log.warning(f"reloaded, but the store doesn't know of it yet: {exc}")
         self._log.info(f"reloaded {project.path}: {len(project.jobs)} jobs")
+        if project.worker != before:
+            self._log.warning("the [worker] table has changed: that takes a restart of the worker")
 
     def _rise_again(self) -> None:
         """Somebody took this worker for dead, as it was silent for longer than its lease: what it ran is another's."""
@@ -311,7 +323,7 @@ class _Worker:
     # -- leaving ----------------------------------------------------------------------------------------------------
 
     def _leave(self, reason: str) -> int:
-        failure = self._dispatcher.failure or self._keeper.failure
+        failure = self._dispatcher.failure or self._heart.failure or self._keeper.failure
         if reason == "broken" or failure is not None:
             return self._break_off(failure)
         self._log.info(f"stopping: {reason}; {self._dispatcher.under_way()} under way")
@@ -325,6 +337,7 @@ class _Worker:
         if not self._dispatcher.stop(LAST_WRITE_S):
             return self._break_off(self._dispatcher.failure)
         self._keeper.stop()
+        self._heart.stop()
         self._guard.close(timeout=10.0)
         store = _open(self._place)
         try:

@@ -1,0 +1,56 @@
+"""The heart: the thread that proves its worker alive, to other workers through the store, and to its own guard.
+
+It does nothing else, and has a store connection of its own: neither a slow disk under the dispatcher nor a long prune
+delays a beat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from hueyctl.engine.log import WorkerLog
+from hueyctl.engine.periodic import Periodic
+from hueyctl.errors import StoreBusy, StoreFull
+from hueyctl.storage.store import Store
+
+BEATS_PER_LEASE = 3
+LONGEST_PAUSE_S = 10.0
+
+
+def pause_between_beats(lease: timedelta) -> float:
+    """Seconds between two beats of a worker with this lease."""
+    return min(lease.total_seconds() / BEATS_PER_LEASE, LONGEST_PAUSE_S)
+
+
+class Heart(Periodic):
+    """Beats three times a lease. `declared_dead` is called when somebody has rescued this worker's runs."""
+
+    def __init__(
+        self,
+        *,
+        worker: str,
+        open_store: Callable[[], Store],
+        lease: timedelta,
+        tick: Callable[[], None],
+        running: Callable[[], int],
+        declared_dead: Callable[[], None],
+        ended: Callable[[], None],
+        log: WorkerLog,
+    ) -> None:
+        super().__init__("Heart", open_store=open_store, pause_s=pause_between_beats(lease), ended=ended)
+        self._worker, self._tick, self._running = worker, tick, running
+        self._declared_dead, self._log = declared_dead, log
+
+    def turn(self, store: Store) -> None:
+        try:
+            present = store.beat(self._worker, running=self._running(), now=datetime.now(UTC))
+        except (StoreBusy, StoreFull) as exc:
+            # Nobody can write, so nobody can find this worker silent either: its bodies may go on.
+            self._log.warning(f"no heartbeat: {exc}")
+            self._tick()
+            return
+        if present:
+            self._tick()
+        else:
+            self._declared_dead()
