@@ -189,3 +189,19 @@ def test_any_value_in_any_place_is_taken_or_a_problem_and_never_breaks(toml: Tom
                 toml.read(text)
             except ConfigError:
                 assert toml.problems(text)
+
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "jobs-toml.md"
+
+
+@pytest.mark.parametrize("section", TABLES)
+def test_every_key_is_documented(section: str) -> None:
+    text = DOCUMENTATION.read_text()
+    assert [key for key in TABLES[section] if f"`{key}`" not in text] == []
+
+
+def test_the_examples_of_the_documentation_are_right(toml: Toml) -> None:
+    examples = DOCUMENTATION.read_text().split("```toml\n")[1:]
+    assert len(examples) == 2
+    for example in examples:
+        toml.read(example.split("```")[0])

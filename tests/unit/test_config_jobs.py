@@ -169,6 +169,11 @@ def test_a_body_in_the_defaults_is_for_the_jobs_that_have_none(toml: Toml) -> No
     assert jobs["b"].kind == "script"
 
 
+def test_a_placeholder_of_a_parameter_that_is_itself_wrong_is_not_wrong_for_that(toml: Toml) -> None:
+    text = "[jobs.a]\ncommand = ['x', '{n}']\nparams = { n = { type = 'integer', default = 'x' } }"
+    assert toml.problem(text) == 'jobs.a.params.n.default: expected an integer, got "x"'
+
+
 WRONG_JOB = [
     ("retries = 'three'", 'retries: expected an integer of 0 or more, got "three"'),
     ("retries = true", "retries: expected an integer of 0 or more, got true"),

@@ -116,6 +116,7 @@ def test_no_message_repeats_the_value_of_a_secret(kind: ParamType) -> None:
     secret = Param(name="p", type=kind, secret=True, choices=("other", 1))
     for value in ("hunter2", ["hunter2"], "hunter2\0"):
         assert "hunter2" not in problem((secret,), {"p": value})
+        assert "other" not in problem((secret,), {"p": value})
         assert "hunter2" not in str(misfit(job(secret), {"p": value}))
     if kind != "string":
         with pytest.raises(UsageError) as caught:
