@@ -32,7 +32,7 @@ class Pipe:
         except BlockingIOError:
             return 0
         self.ended = not data
-        if self.file is not None:
+        if self.file is not None and data:
             self.file.write(data)
         return len(data)
 
