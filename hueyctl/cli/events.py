@@ -35,13 +35,15 @@ def events(
         typer.Option("--limit", "-n", min=0, help=f"The newest so many; otherwise {NEWEST}, or all of a run."),
     ] = None,
     type: Annotated[
-        list[str] | None, typer.Option(metavar="TYPE", help="Of this type; repeatable, or with commas.")
+        list[str] | None, typer.Option("--type", metavar="TYPE", help="Of this type; repeatable, or with commas.")
     ] = None,
     job: JobName = None,
-    run: Annotated[str | None, typer.Option(metavar="RUN", help="Of this run.")] = None,
+    run: Annotated[str | None, typer.Option("--run", metavar="RUN", help="Of this run.")] = None,
     since: Since = None,
     until: Until = None,
-    after: Annotated[int | None, typer.Option(metavar="SEQ", min=0, help="Go on behind the event of that seq.")] = None,
+    after: Annotated[
+        int | None, typer.Option("--after", metavar="SEQ", min=0, help="Go on behind the event of that seq.")
+    ] = None,
 ) -> Iterable[Answer]:
     """Show the event log, the newest last; with --follow as it grows."""
     session, now = settings.session(), utc_now()
