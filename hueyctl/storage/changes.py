@@ -55,6 +55,7 @@ WHERE n = ?2
 def accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetime) -> list[Accepted]:
     """`Store.accept`."""
     at, by = micros(now), utf8(by)
+    log = Log(at, by)
     accepted: list[Accepted] = []
     with database.write(durable=True):
         found = database.one("SELECT seq FROM sqlite_sequence WHERE name = 'runs'")
@@ -78,11 +79,13 @@ def accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetime
                 keyed[new.unique_key] = run
             accepted.append(Accepted(run))
             row, event = _rows(new, run, message, at, by)
+            log.move(run.queue, run.job, None, run.state)
             rows.append(row)
             events.append((*event, details.of(run)))
             if len(rows) == CHUNK:
                 _insert(database, rows, events)
         _insert(database, rows, events)
+        log.write(database)
     return accepted
 
 
@@ -98,6 +101,7 @@ def revoke(database: Database, ids: Sequence[str], *, kill: bool, by: str, now: 
                 reason = f"revoked by {log.by}"
                 database.run(REVOKE, log.time, reason, run.n)
                 revoked = msgspec.structs.replace(run, state=RunState.REVOKED, finished_at=now, reason=reason)
+                log.move(run.queue, run.job, run.state, RunState.REVOKED)
                 log.run(revoked, EventType.REVOKED, RunState.REVOKED, {"reason": reason})
                 revocations.append(Revocation(revoked, "revoked"))
             elif not kill:
@@ -124,6 +128,7 @@ def retry(database: Database, ids: Sequence[str], *, by: str, now: datetime) -> 
                 row = database.one(BY_ID, run.id)
                 assert row is not None, "it was there in this transaction"
                 again = run_from(row)
+                log.move(run.queue, run.job, run.state, RunState.QUEUED)
                 log.run(again, EventType.RETRIED, RunState.QUEUED, {"was": run.state.value})
                 retried.append(Retried(again))
             else:

@@ -17,10 +17,10 @@ import os
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hueyctl.errors import (
     Refused,
@@ -34,8 +34,6 @@ from hueyctl.errors import (
     StoreReplaced,
 )
 from hueyctl.storage.rows import Row, utf8
-
-T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x68756579  # "huey"
@@ -76,16 +74,22 @@ class Database:
     # -- statements -------------------------------------------------------------------------------------------------
     def all(self, sql: str, *values: Any) -> list[Row]:
         """Run one statement and fetch all that it gives, so that nothing of it stays open."""
-        return self._patiently(self._rows, sql, values)
+        try:
+            return self.connection.execute(sql, values).fetchall()
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:
+            return self._again(exc, sql, values)[0]
 
     def one(self, sql: str, *values: Any) -> Row | None:
         """The first row that a statement gives; for those that give at most one."""
-        rows = self._patiently(self._rows, sql, values)
+        rows = self.all(sql, *values)
         return rows[0] if rows else None
 
     def run(self, sql: str, *values: Any) -> int:
         """Run one statement that gives no rows; how many rows it changed."""
-        return self._patiently(self._count, sql, values)
+        try:
+            return self.connection.execute(sql, values).rowcount
+        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:
+            return self._again(exc, sql, values)[1]
 
     def many(self, sql: str, rows: Sequence[Row]) -> None:
         """Run one statement for each of `rows`, whose text is valid UTF-8."""
@@ -290,36 +294,22 @@ class Database:
             raise missing(self.path)
         return found
 
-    # -- running ----------------------------------------------------------------------------------------------------
-    def _rows(self, sql: str, values: Sequence[Any]) -> list[Row]:
-        try:
-            return self.connection.execute(sql, values).fetchall()
-        except UnicodeEncodeError:
-            return self._rows(sql, _valid(values))
-        except (sqlite3.Error, OverflowError) as exc:
-            raise self.told(exc) from exc
-
-    def _count(self, sql: str, values: Sequence[Any]) -> int:
-        try:
-            return self.connection.execute(sql, values).rowcount
-        except UnicodeEncodeError:
-            return self._count(sql, _valid(values))
-        except (sqlite3.Error, OverflowError) as exc:
-            raise self.told(exc) from exc
-
-    def _patiently(self, statement: Callable[[str, Sequence[Any]], T], sql: str, values: Sequence[Any]) -> T:
-        try:
-            return statement(sql, values)
-        except StoreBusy:
-            if self.connection.in_transaction:
-                raise
+    def _again(self, exc: Exception, sql: str, values: Sequence[Any]) -> tuple[list[Row], int]:
+        """Repeat a statement that failed where that helps: with valid text, or until the lock is free."""
         deadline = time.monotonic() + self.busy_s
         while True:
+            if isinstance(exc, UnicodeEncodeError):
+                values = [utf8(value) if isinstance(value, str) else value for value in values]
+            else:
+                told = self.told(exc)
+                waiting = isinstance(told, StoreBusy) and not self.connection.in_transaction
+                if not waiting or time.monotonic() >= deadline:
+                    raise told from exc
             try:
-                return statement(sql, values)
-            except StoreBusy:
-                if time.monotonic() >= deadline:
-                    raise
+                cursor = self.connection.execute(sql, values)
+                return cursor.fetchall(), cursor.rowcount
+            except (sqlite3.Error, OverflowError) as another:
+                exc = another
 
 
 def missing(path: Path) -> StoreMissing:
@@ -341,10 +331,6 @@ def older(path: Path, version: int) -> StoreError:
         f"{path} was written by an older hueyctl (store version {version}; this one writes {SCHEMA_VERSION})",
         hint="`hueyctl worker start` migrates it",
     )
-
-
-def _valid(values: Sequence[Any]) -> list[Any]:
-    return [utf8(value) if isinstance(value, str) else value for value in values]
 
 
 def _inode(path: str | Path) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
@@ -53,13 +53,13 @@ UPDATE runs SET state = 'queued' WHERE n IN (
 ) RETURNING {SUBJECT}
 """
 
-EXPIRE: Final = f"""
-UPDATE runs SET state = 'expired', finished_at = ?, reason = ? WHERE n IN (
-    SELECT n FROM runs WHERE expires_at <= ?
-        AND expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'held')
-    ORDER BY expires_at LIMIT {BATCH}
-) RETURNING {SUBJECT}
+EXPIRING: Final = f"""
+SELECT {SUBJECT}, state FROM runs
+WHERE expires_at <= ? AND expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'held')
+ORDER BY expires_at LIMIT {BATCH}
 """
+
+EXPIRE: Final = "UPDATE runs SET state = 'expired', finished_at = ?, reason = ? WHERE n = ?"
 
 # The heads of all lines, by two seeks a line. (queue, job) > (…, …) would be one, but SQLite only uses its first
 # column here, and walks through every run of the line.
@@ -80,9 +80,10 @@ WITH RECURSIVE line (n, queue, job, priority) AS (
 SELECT -priority, n, queue, job FROM line
 """
 
-HEAD: Final = """
-SELECT -priority, n, queue, job FROM runs WHERE state = 'queued' AND gate IS NULL AND queue = ? AND job = ?
-ORDER BY priority DESC, n LIMIT 1
+# The first of one line.
+LINE: Final = f"""
+SELECT {RUN_COLUMNS} FROM runs WHERE state = 'queued' AND gate IS NULL AND queue = ? AND job = ?
+ORDER BY priority DESC, n LIMIT ?
 """
 
 CLAIM: Final = """
@@ -138,16 +139,18 @@ def apply(database: Database, run: Run, change: Change, log: Log) -> None:
         run.worker if ended else None,
         run.n,
     )
+    log.move(run.queue, run.job, run.state, change.state)
     log.drafts(run, change.events)
 
 
 def expire(database: Database, log: Log) -> int:
     """End what is past its `expires_at` and never started, at most `BATCH` runs; how many they were."""
+    rows = database.all(EXPIRING, log.time)
     reason = "expired: it was not started in time"
-    rows = database.all(EXPIRE, log.time, reason, log.time)
     data = to_json({"reason": reason})
-    for row in sorted(rows):
-        log.row(row, EventType.EXPIRED, RunState.EXPIRED, data)
+    database.many(EXPIRE, [(log.time, reason, row[0]) for row in rows])
+    for *subject, state in rows:
+        log.row(subject, EventType.EXPIRED, RunState(state), RunState.EXPIRED, data)
     return len(rows)
 
 
@@ -220,35 +223,36 @@ def _refuse(database: Database, settlement: Settlement, log: Log) -> None:
 def _let_time_pass(database: Database, want: Want | None, log: Log) -> tuple[int | None, bool, bool]:
     """When the next run becomes due; whether more than one batch is due now; whether the worker is known."""
     worker = want.worker if want else None
-    due, expires, known = database.one(PENDING, worker) or (None, None, 0)
+    due, expires, known = _pending(database, worker)
     more = False
     if expires is not None and expires <= log.time:
         more = expire(database, log) == BATCH
     if due is not None and due <= log.time:
         promoted = database.all(PROMOTE, log.time)
         for row in sorted(promoted):
-            log.row(row, EventType.ENQUEUED, RunState.QUEUED)
+            log.row(row, EventType.ENQUEUED, RunState.SCHEDULED, RunState.QUEUED)
         more = more or len(promoted) == BATCH
-        due, _, known = database.one(PENDING, worker) or (None, None, 0)
-    return due, more, known == 1
+        due = _pending(database, worker)[0]
+    return due, more, known
+
+
+def _pending(database: Database, worker: str | None) -> tuple[int | None, int | None, bool]:
+    row = database.one(PENDING, worker)
+    assert row is not None, "it has no FROM"
+    return row[0], row[1], row[2] == 1
 
 
 def _claim(
     database: Database, want: Want, now: datetime, log: Log, claims: list[Claim], *, durable: bool
 ) -> Literal["reclaim", "full"] | None:
     """Add to `claims` what `want` can take; why it stopped before that ("full": a whole batch was held)."""
-    heads = _open_heads(database, want)
-    heapq.heapify(heads)
     held = 0
-    while heads and len(claims) < want.limit:
-        _, n, queue, job = heapq.heappop(heads)
-        row = database.one(BY_NUMBER, n)
-        assert row is not None, "the head of a line is a run"
-        run = run_from(row)
+    if want.limit < 1:
+        return None
+    for run in _in_order(database, want):
         misfit = _misfit(run, want)
         if misfit is not None:
-            database.run(HOLD, misfit, n)
-            log.run(run, EventType.HELD, RunState.HELD, {"reason": misfit})
+            _hold(database, run, misfit, log)
             held += 1
             if held == BATCH:
                 return "full"
@@ -257,16 +261,36 @@ def _claim(
             return "reclaim"
         else:
             claims.append(_take(database, run, want, now, log))
-        head = database.one(HEAD, queue, job)
-        if head is not None:
-            heapq.heappush(heads, head)
+            if len(claims) == want.limit:
+                break
     return None
+
+
+def _in_order(database: Database, want: Want) -> Iterator[Run]:
+    """The queued runs that `want` may take, in the order of claiming. Each must have left its line when the next is
+    asked for."""
+    heads = _open_heads(database, want)
+    heapq.heapify(heads)
+    fetched: dict[tuple[str, str], list[Row]] = {}
+    while heads:
+        _, _, queue, job = heads[0]
+        rows = fetched.get((queue, job)) or _line(database, queue, job, want.limit)
+        yield run_from(rows.pop())
+        rows = rows or _line(database, queue, job, want.limit)
+        if rows:
+            fetched[queue, job] = rows
+            heapq.heapreplace(heads, (-rows[-1][5], rows[-1][0], queue, job))
+        else:
+            heapq.heappop(heads)
+
+
+def _line(database: Database, queue: str, job: str, limit: int) -> list[Row]:
+    """The first of a line, the very first last, to be popped."""
+    return database.all(LINE, queue, job, limit)[::-1]
 
 
 def _open_heads(database: Database, want: Want) -> list[Row]:
     """The first of each line that is not paused and that the worker serves and defines, as rows that sort."""
-    if want.limit < 1:
-        return []
     paused = set(database.all("SELECT kind, name FROM pauses WHERE kind IN ('all', 'job', 'queue')"))
     if ("all", "") in paused:
         return []
@@ -312,8 +336,15 @@ def _take(database: Database, run: Run, want: Want, now: datetime, log: Log) -> 
         error=None,
         reason=None,
     )
+    log.move(run.queue, run.job, RunState.QUEUED, RunState.RUNNING)
     log.run(taken, EventType.EXECUTING, RunState.RUNNING)
     return Claim(taken, token)
+
+
+def _hold(database: Database, run: Run, misfit: str, log: Log) -> None:
+    database.run(HOLD, misfit, run.n)
+    log.move(run.queue, run.job, RunState.QUEUED, RunState.HELD)
+    log.run(run, EventType.HELD, RunState.HELD, {"reason": misfit})
 
 
 def _misfit(run: Run, want: Want) -> str | None:

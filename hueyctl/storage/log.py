@@ -1,7 +1,9 @@
-"""The events of a transaction, written with what they tell of."""
+"""What a transaction writes at its end: the events of what it did, and the counts of the lines that it changed."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from hueyctl.model.event import EventDraft, EventType
@@ -15,13 +17,26 @@ INSERT_EVENT: Final = (
 )
 
 
+COUNT: Final = "INSERT INTO lines VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
+# Where runs stand in a line. Those that run are few, and counted when asked for.
+STANDING: Final = frozenset({RunState.WAITING, RunState.SCHEDULED, RunState.QUEUED, RunState.HELD})
+
+
 class Log:
-    """The events of one transaction, in order; written by its `write`, in that same transaction."""
+    """Events in their order, and moves between states; written by `write`, in the transaction that they are of."""
 
     def __init__(self, time: int, by: str | None) -> None:
         self.time = time
         self.by = None if by is None else utf8(by)
         self._rows: list[Row] = []
+        self._moves: Counter[tuple[str, str, RunState]] = Counter()
+
+    def move(self, queue: str, job: str, old: RunState | None, new: RunState) -> None:
+        """A run of this line went from one state to another (from none: it is new)."""
+        if old in STANDING:
+            self._moves[queue, job, old] -= 1
+        if new in STANDING:
+            self._moves[queue, job, new] += 1
 
     def run(self, run: Run, type: EventType, state: RunState | None, data: dict[str, Any] | None = None) -> None:
         """An event of `run`, whose state after it is `state`."""
@@ -48,26 +63,14 @@ class Log:
         for draft in drafts:
             self.run(run, draft.type, draft.state, draft.data)
 
-    def row(self, subject: Row, type: EventType, state: RunState, data: str | None = None) -> None:
-        """An event of the run that a row of `SUBJECT` is of; `data` is JSON."""
-        n, id, job, attempt, schedule, slot, pipeline, *_ = subject
-        self._rows.append(
-            (
-                self.time,
-                type.value,
-                state.value,
-                n,
-                id,
-                job,
-                attempt or None,
-                None,
-                schedule,
-                slot,
-                pipeline,
-                self.by,
-                data,
-            )
-        )
+    def row(
+        self, subject: Sequence[Any], type: EventType, old: RunState, new: RunState, data: str | None = None
+    ) -> None:
+        """An event of the run that a row of `SUBJECT` is of, and its move; `data` is JSON."""
+        n, id, queue, job, attempt, schedule, slot, pipeline = subject
+        self.move(queue, job, old, new)
+        run = (n, id, job, attempt or None, None, schedule, slot, pipeline)
+        self._rows.append((self.time, type.value, new.value, *run, self.by, data))
 
     def other(
         self,
@@ -87,7 +90,9 @@ class Log:
         )
 
     def write(self, database: Database) -> None:
-        """Write them, in their order."""
+        """Write all of it."""
         if self._rows:
             database.many(INSERT_EVENT, self._rows)
-            self._rows = []
+        counts = [(queue, job, state.value, count) for (queue, job, state), count in self._moves.items() if count]
+        if counts:
+            database.many(COUNT, counts)

@@ -11,17 +11,12 @@ from typing import Any, Final
 from hueyctl.model.event import Event
 from hueyctl.model.run import TERMINAL, Run, RunState
 from hueyctl.storage.database import Database
-from hueyctl.storage.exchange import HEADS
+from hueyctl.storage.exchange import HEADS, LINE
 from hueyctl.storage.rows import EVENT_COLUMNS, RUN_COLUMNS, Row, event_from, micros, pause_from, run_from
 from hueyctl.storage.store import EventFilter, Line, Pause, RunFilter
 
 # No more than so many runs are counted in front of one.
 AHEAD_MAX: Final = 1_000
-
-LINE: Final = f"""
-SELECT {RUN_COLUMNS} FROM runs WHERE state = 'queued' AND gate IS NULL AND queue = ? AND job = ?
-ORDER BY priority DESC, n LIMIT ?
-"""
 
 SCHEDULED: Final = f"""
 SELECT {RUN_COLUMNS} FROM runs WHERE state = 'scheduled' ORDER BY due_at, n LIMIT ?
@@ -81,8 +76,8 @@ def runs(database: Database, where: RunFilter, *, limit: int | None, before: int
         for state in [None] if where.states is None else dict.fromkeys(where.states):
             index = _index(state, where)
             of_state = [] if state is None else [f"state = '{state.value}'"]
-            if index == "runs_ended_in_order":
-                of_state.append("finished_at IS NOT NULL")
+            if index == "runs_bad":
+                of_state.append("state IN ('failed', 'revoked', 'expired', 'skipped')")
             sql = f"SELECT {RUN_COLUMNS} FROM runs {f'INDEXED BY {index}' if index else ''}"
             if of_state or conditions:
                 sql += " WHERE " + " AND ".join(of_state + conditions)
@@ -166,12 +161,12 @@ def _index(state: RunState | None, where: RunFilter) -> str | None:
     if state is RunState.HELD:
         return "runs_held"
     if state in TERMINAL and state is not RunState.SUCCEEDED:
-        return "runs_ended_in_order"
+        return "runs_bad"
     if where.job is not None:
         return "runs_job"
     if where.schedule is not None:
         return "runs_schedule"
-    return "runs_ended_in_order" if state is RunState.SUCCEEDED else None
+    return None
 
 
 def _event_conditions(database: Database, where: EventFilter) -> tuple[str, list[Any]]:

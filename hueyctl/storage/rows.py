@@ -27,7 +27,7 @@ RUN_COLUMNS: Final = (
     "on_worker_lost, exit_code, error, reason, result, result_error"
 )
 # What an event needs of its run; see `log.Log.row`.
-SUBJECT: Final = "n, id, job, attempt, schedule, slot, pipeline"
+SUBJECT: Final = "n, id, queue, job, attempt, schedule, slot, pipeline"
 EVENT_COLUMNS: Final = "seq, time, type, state, run, job, attempt, worker, schedule, slot, pipeline, by, data"
 WORKER_COLUMNS: Final = (
     "id, host, pid, version, file, concurrency, jobs, queues, lease_s, started_at, beat, beat_at, running, request"
@@ -46,7 +46,7 @@ def micros(at: datetime) -> int:
 
 def instant(at: int) -> datetime:
     """Microseconds since the epoch as an aware time in UTC."""
-    return EPOCH + timedelta(microseconds=at)
+    return EPOCH + MICROSECOND * at
 
 
 def maybe_micros(at: datetime | None) -> int | None:
@@ -56,7 +56,7 @@ def maybe_micros(at: datetime | None) -> int | None:
 
 def maybe_instant(at: int | None) -> datetime | None:
     """`instant`, or None for none."""
-    return None if at is None else EPOCH + timedelta(microseconds=at)
+    return None if at is None else EPOCH + MICROSECOND * at
 
 
 def utf8(text: str) -> str:
@@ -86,38 +86,41 @@ def message_from(text: str) -> Message:
 
 
 def run_from(row: Row) -> Run:
-    """The run of a row of `RUN_COLUMNS`."""
+    """The run of a row of `RUN_COLUMNS`. Twice in each run's life: its conversions are written out."""
+    (n, id, job, state, queue, priority, message, attempt, retries_left, losses, trigger, schedule, slot) = row[:13]
+    (pipeline, worker, token, enqueued_at, due_at, expires_at, started_at, finished_at, revoking, killing) = row[13:23]
+    (crash_limit, on_worker_lost, exit_code, error, reason, result, result_error) = row[23:]
     return Run(
-        n=row[0],
-        id=row[1],
-        job=row[2],
-        state=_STATES[row[3]],
-        queue=row[4],
-        priority=row[5],
-        message=message_from(row[6]),
-        attempt=row[7],
-        retries_left=row[8],
-        losses=row[9],
-        trigger=row[10],
-        schedule=row[11],
-        scheduled_at=maybe_instant(row[12]),
-        pipeline=row[13],
-        worker=row[14],
-        token=row[15],
-        enqueued_at=instant(row[16]),
-        due_at=instant(row[17]),
-        expires_at=maybe_instant(row[18]),
-        started_at=maybe_instant(row[19]),
-        finished_at=maybe_instant(row[20]),
-        revoking=row[21] == 1,
-        killing=row[22] == 1,
-        crash_limit=row[23],
-        on_worker_lost=row[24],
-        exit_code=row[25],
-        error=row[26],
-        reason=row[27],
-        result=row[28],
-        result_error=row[29],
+        n=n,
+        id=id,
+        job=job,
+        state=_STATES[state],
+        queue=queue,
+        priority=priority,
+        message=message_from(message),
+        attempt=attempt,
+        retries_left=retries_left,
+        losses=losses,
+        trigger=trigger,
+        schedule=schedule,
+        scheduled_at=None if slot is None else EPOCH + MICROSECOND * slot,
+        pipeline=pipeline,
+        worker=worker,
+        token=token,
+        enqueued_at=EPOCH + MICROSECOND * enqueued_at,
+        due_at=EPOCH + MICROSECOND * due_at,
+        expires_at=None if expires_at is None else EPOCH + MICROSECOND * expires_at,
+        started_at=None if started_at is None else EPOCH + MICROSECOND * started_at,
+        finished_at=None if finished_at is None else EPOCH + MICROSECOND * finished_at,
+        revoking=revoking == 1,
+        killing=killing == 1,
+        crash_limit=crash_limit,
+        on_worker_lost=on_worker_lost,
+        exit_code=exit_code,
+        error=error,
+        reason=reason,
+        result=result,
+        result_error=result_error,
     )
 
 

@@ -56,7 +56,7 @@ def sweep(database: Database, served: Mapping[str, Collection[str]] | None, now:
                     rows = database.all(HOLD, UNDEFINED, queue, job)
                     data = to_json({"reason": UNDEFINED})
                     for row in sorted(rows):
-                        log.row(row, EventType.HELD, RunState.HELD, data)
+                        log.row(row, EventType.HELD, RunState.QUEUED, RunState.HELD, data)
                     changed += len(rows)
             for queue, job in database.all(HELD_LINES, "undefined"):
                 if _is_defined(served, queue, job):
@@ -91,7 +91,7 @@ def prune(database: Database, retention: Retention, *, now: datetime, limit: int
 def _admit(database: Database, queue: str, job: str, hold: str, log: Log) -> int:
     rows = database.all(ADMIT, queue, job, hold)
     for row in sorted(rows):
-        log.row(row, EventType.RELEASED, RunState.QUEUED)
+        log.row(row, EventType.RELEASED, RunState.HELD, RunState.QUEUED)
     return len(rows)
 
 
