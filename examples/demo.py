@@ -70,21 +70,20 @@ def play(session: Session, site: str, work: Path) -> None:
 
     session.say("A Python function, waited for; then what it returned:")
     session.type("enqueue", "words", f"path={work}/README.md", "--wait")
-    session.type("result", "words")
-    session.check("words returned how many there are", session.run("words")["result"]["words"] > 0)
+    session.type("result", "last")
+    session.check("words returned how many there are", session.run("last")["result"]["words"] > 0)
 
     session.say("A job that fails twice before it succeeds: each attempt is kept, with what it printed.")
     session.type("enqueue", "flaky", "failures=2", "--wait")
-    session.type("inspect", "flaky")
-    session.type("logs", "flaky")
-    flaky = session.run("flaky")
+    session.type("inspect", "last")
+    flaky = session.run("last")
     session.check("flaky succeeded at its third attempt", (flaky["state"], flaky["attempt"]) == ("succeeded", 3))
 
     session.say("A slow one, looked at while it runs, and stopped:")
     slow = session.enqueue("slow", "steps=300")
     session.until("slow is under way", lambda: "counting" in session.ask("inspect", slow))
     session.type("inspect")
-    session.type("revoke", "slow", "--kill")
+    session.type("revoke", "last", "--kill")
     session.check("slow was stopped", session.run(slow)["state"] == "revoked")
 
     session.say("What came of everything, and the end of the worker:")
