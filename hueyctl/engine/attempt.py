@@ -31,7 +31,7 @@ from hueyctl.model.outcome import (
     describe,
     exit_code,
 )
-from hueyctl.model.params import environment
+from hueyctl.model.params import completed, environment
 from hueyctl.model.run import Run
 from hueyctl.model.transition import Done, Final, Release, Settlement, Verdict
 from hueyctl.process.spec import AttemptSpec, Ended, ProcessSpec, PythonSpec
@@ -58,6 +58,8 @@ class Attempt:
         self.run: Run = claim.run
         self.definitions = definitions
         self.job: Job = definitions.project.jobs[claim.run.job]
+        # What was declared, with a default, after the run was accepted.
+        self.params = completed(self.job.params, claim.run.message.params)
         self.place = place
         self.outcome: AnyOutcome | None = None
         self.verdict: Verdict | None = None
@@ -187,17 +189,17 @@ class Attempt:
                     target=target,
                     interpreter=self.definitions.interpreter(),
                     pythonpath=tuple(map(str, project.pythonpath)),
-                    params=run.message.params,
+                    params=self.params,
                     definition=fingerprint,
                     max_runs=project.worker.max_runs_per_child,
                     result_max=project.worker.result_max,
                 )
             case CommandBody(argv=argv):
-                body = ProcessSpec(argv=render(argv, run.message.params))
-                run_env |= environment(run.message.params)
+                body = ProcessSpec(argv=render(argv, self.params))
+                run_env |= environment(self.params)
             case ScriptBody(text=text, shell=shell):
                 body = ProcessSpec(argv=(*shell, text))
-                run_env |= environment(run.message.params)
+                run_env |= environment(self.params)
         return AttemptSpec(
             token=self.claim.token,
             run=run.id,

@@ -33,7 +33,7 @@ def call_in_thread(attempt: Attempt) -> AnyOutcome:
         return NotStarted(126, f"cannot import {body.target}: {type(exc).__name__}: {exc}")
     try:
         with running(CurrentRun.from_environ(attempt.run_env())):
-            value = target(**attempt.run.message.params)
+            value = target(**attempt.params)
             if inspect.iscoroutine(value):
                 value = asyncio.run(value)
         if value is None:
