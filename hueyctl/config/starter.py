@@ -27,7 +27,7 @@ params = {{ name = "world" }}
 [jobs.archive]
 description = "Pack a folder"
 script = \'\'\'
-tar -czf "$PARAM_OUT" "$PARAM_FOLDER"
+tar --exclude=.hueyctl -czf "$PARAM_OUT" "$PARAM_FOLDER"
 echo "packed $PARAM_FOLDER into $PARAM_OUT"
 \'\'\'
 params = {{ folder = ".", out = "/tmp/archive.tar.gz" }}
