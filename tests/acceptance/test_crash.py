@@ -65,7 +65,7 @@ def test_a_run_whose_worker_is_killed_runs_again_and_its_first_attempt_was_gone_
     assert time.monotonic() - began < 15
     assert project.lines("marks") == ["attempt 1 started", "attempt 2 ended"]
     assert project.history(run) == [
-        (0, "enqueued"),
+        (None, "enqueued"),
         (1, "executing"),
         (1, "lost"),
         (2, "executing"),

@@ -66,10 +66,9 @@ def test_what_init_writes_is_right_and_its_jobs_run(project: Project) -> None:
     project.cli("check")
     names = [job["name"] for job in project.cli("jobs", "--json").json["jobs"]]
     assert names
-    for name in names:
-        project.enqueue(name)
-    project.burst()
-    assert {run["job"] for run in project.runs("--state", "succeeded")} == set(names)
+    with project.worker():
+        for name in names:
+            project.reaches(project.enqueue(name), "succeeded")
 
 
 def test_init_leaves_a_file_alone_that_is_there(project: Project) -> None:
@@ -250,8 +249,10 @@ def test_progress_is_seen_while_a_run_goes_on(project: Project) -> None:
     )
     with project.worker():
         run = project.enqueue("steps")
-        eventually(lambda: "40/100 resizing" in project.cli("inspect", run).out)
-        assert "40/100 resizing" in project.cli("inspect").out
+        eventually(lambda: "40/100 (40%) resizing" in project.cli("inspect", run).out)
+        assert "40/100 (40%) resizing" in project.cli("inspect").out
+        progress = project.cli("inspect", run, "--json").json["progress"]
+        assert progress == {"done": 40, "total": 100, "text": "resizing"}
         (project.dir / "go").touch()
         project.reaches(run, "succeeded")
 

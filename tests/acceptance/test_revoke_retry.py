@@ -22,7 +22,7 @@ def test_a_revoked_queued_run_never_starts(project: Project) -> None:
     assert project.lines("marks") == ["kept"]
     assert project.run(revoked)["state"] == "revoked"
     assert project.run(kept)["state"] == "succeeded"
-    assert project.history(revoked) == [(0, "enqueued"), (0, "revoked")]
+    assert project.history(revoked) == [(None, "enqueued"), (None, "revoked")]
 
 
 def test_a_scheduled_run_can_be_revoked_before_its_time(project: Project) -> None:
@@ -247,7 +247,7 @@ def test_an_expired_run_never_starts(project: Project) -> None:
     project.burst()
     assert project.run(run)["state"] == "expired"
     assert project.lines("marks") == []
-    assert project.history(run) == [(0, "enqueued"), (0, "expired")]
+    assert project.history(run) == [(None, "enqueued"), (None, "expired")]
 
 
 def test_the_time_to_expire_counts_from_when_a_run_is_due(project: Project) -> None:
