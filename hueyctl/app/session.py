@@ -47,8 +47,6 @@ class Session:
     def creator(self) -> Store:
         """The store, for changing what is in it; made where there is none yet."""
         if not self._writer:
-            if not self.place.store.exists():
-                self.place.prepare()
             self._writer = open_store(self.place.store, create=True)
         return self._writer
 

@@ -56,12 +56,12 @@ def why_not_running(run: Run, around: Surroundings) -> list[str]:
 
 
 def brief(seconds: float) -> str:
-    """A duration for people: `0.35s`, `12s`, `3m20s`, `2h5m`, `3d4h`."""
+    """A duration for people: `35ms`, `1.2s`, `12s`, `3m20s`, `2h5m`, `3d4h`."""
     from datetime import timedelta
 
     sign, seconds = ("-", -seconds) if seconds < 0 else ("", seconds)
     if seconds < 10:
-        return f"{sign}{format_duration(timedelta(seconds=round(seconds, 2 if seconds < 1 else 1)))}"
+        return f"{sign}{format_duration(timedelta(seconds=round(seconds, 3 if seconds < 1 else 1)))}"
     for unit, smaller in ((86400, 3600), (3600, 60), (60, 1)):
         if seconds >= unit:
             return sign + format_duration(timedelta(seconds=int(seconds) // smaller * smaller))

@@ -20,6 +20,7 @@ class Lines(msgspec.Struct, frozen=True):
     """Many lines of text."""
 
     texts: Sequence[str]
+    title: str | None = None
 
 
 class Table(msgspec.Struct, frozen=True):

@@ -122,7 +122,7 @@ def _run(detail: RunDetail, now: datetime) -> Answer:
         if tail:
             file = _output_of(detail.attempts[-1], stream) if detail.attempts else None
             where = f", {size(file.size)} in {file.path}" if file else ""
-            blocks.append(Lines([f"the end of its {stream}{where}", *_tail_lines(tail)]))
+            blocks.append(Lines(_tail_lines(tail), f"the end of its {stream}{where}"))
     return Answer(documents=[msgspec.to_builtins(document)], blocks=blocks)
 
 

@@ -15,7 +15,7 @@ import msgspec
 from hueyctl.app.public import SCHEMA
 from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Raw, Table
 from hueyctl.cli.harmless import Decoder, json_text, one_line
-from hueyctl.errors import ConfigError, HueyctlError, Refused
+from hueyctl.errors import ConfigError, HueyctlError, Refused, RunFailed
 
 _STATE_STYLES = {
     "running": "cyan",
@@ -70,7 +70,7 @@ class Screen:
                 self._out.write(encode({"schema": SCHEMA, **document}))
             return
         for index, block in enumerate(answer.blocks):
-            if index and getattr(block, "title", None):
+            if index and isinstance(block, Table | Facts | Lines) and block.title:
                 self._out.write(b"\n")
             if isinstance(block, Raw):
                 self._raw(block)
@@ -116,6 +116,9 @@ def report(error: HueyctlError, *, as_json: bool) -> None:
         return
     if isinstance(error, ConfigError):
         text = "".join(f"{one_line(problem)}\n" for problem in error.problems)
+    elif isinstance(error, RunFailed) and error.hint:
+        _to_stderr(f"hueyctl: {one_line(error.message)}; {one_line(error.hint)}\n")  # one line for each failed run
+        return
     else:
         text = f"hueyctl: {one_line(error.message)}\n"
     _to_stderr(text + (f"hint: {one_line(error.hint)}\n" if error.hint else ""))
@@ -133,8 +136,8 @@ def _plain(block: Block) -> str:
     match block:
         case Line(text):
             return one_line(text) + "\n"
-        case Lines(texts):
-            return "".join(f"{one_line(text)}\n" for text in texts)
+        case Lines(texts, title):
+            lines = [one_line(text) for text in texts]
         case Table(columns, rows, title):
             lines = _aligned([[column.upper() for column in columns], *rows])
         case Facts(pairs, title):
