@@ -51,6 +51,7 @@ RETIRE_S = 5.0  # what a child that is no longer needed has for its exit handler
 CLEAR_AGAIN_S = 0.02
 GIVE_UP_S = 30.0  # a descendant that the kernel can't kill holds up its attempt no longer than this
 IDLE_CHILDREN_MIN = 4
+_BOTH = selectors.EVENT_READ | selectors.EVENT_WRITE
 _CHILD = str(Path(__file__).with_name("child.py"))
 _IGNORED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTSTP", "SIGTTIN", "SIGTTOU")
 
@@ -97,6 +98,7 @@ class _Guard:
         self._patience = lease_s * LEASE_SHARE
         self._silent_at = time.monotonic() + self._patience
         self._open = True
+        self._replies: list[bytes] = []
         self._attempts: dict[str, Attempt] = {}
         self._ending: list[Attempt] = []  # those whose outcome is known
         self._leaders: dict[int, Leader] = {}  # by pid: every one that hasn't been reaped
@@ -124,6 +126,7 @@ class _Guard:
     def serve(self) -> None:
         """Take requests until there is nobody, or no reason, left to serve."""
         self._reply(Ready())
+        self._send()
         while self._open:
             events = self._selector.select(max(0.0, self._next_deadline() - time.monotonic()))
             # Deaths first: who has ended by itself was neither stopped nor timed out.
@@ -139,6 +142,7 @@ class _Guard:
             now = time.monotonic()
             self._keep_time(now)
             self._clear(now)
+            self._send()
 
     def _next_deadline(self) -> float:
         deadline = self._silent_at
@@ -174,8 +178,6 @@ class _Guard:
     # -- the worker -------------------------------------------------------------------------------------------------
 
     def _take_requests(self) -> None:
-        if self._outbox.rest:
-            self._flush()
         try:
             piece = self._worker.recv(READ_SIZE)
         except BlockingIOError:
@@ -201,12 +203,17 @@ class _Guard:
                     return
 
     def _reply(self, reply: Reply) -> None:
-        if not self._outbox.send(self._worker, pack(reply)):
-            self._selector.modify(self._worker, selectors.EVENT_READ | selectors.EVENT_WRITE, self)
+        self._replies.append(pack(reply))
 
-    def _flush(self) -> None:
-        if self._outbox.send(self._worker, b""):
-            self._selector.modify(self._worker, selectors.EVENT_READ, self)
+    def _send(self) -> None:
+        """Send what came up in this turn at once: each waking of the worker costs more than a reply."""
+        if not self._replies and not self._outbox.rest:
+            return
+        waited = bool(self._outbox.rest)
+        waits = not self._outbox.send(self._worker, b"".join(self._replies))
+        self._replies.clear()
+        if waits != waited:
+            self._selector.modify(self._worker, _BOTH if waits else selectors.EVENT_READ, self)
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -318,7 +325,7 @@ class _Guard:
             result_max=body.result_max,
         )
         if not child.outbox.send(child.socket, pack(call)):
-            self._selector.modify(child.socket, selectors.EVENT_READ | selectors.EVENT_WRITE, child)
+            self._selector.modify(child.socket, _BOTH, child)
         self._busiest = max(self._busiest, sum(isinstance(each.leader, WarmChild) for each in self._attempts.values()))
 
     # -- what leaders print and say ---------------------------------------------------------------------------------
@@ -474,8 +481,8 @@ class _Guard:
         self._strays = {pid: self._strays.get(pid) or self._owners(pid) for pid in found}
 
     def _owners(self, pid: int) -> set[Attempt]:
-        """The attempts that this orphan may belong to: the one whose mark it carries, or in whose session or group it
-        is, and otherwise everyone that is under way now."""
+        """The attempts that this orphan may belong to: the one whose mark it carries, or in whose group it is, and
+        otherwise everyone that is under way now."""
         mark = f"{os.getpid()}."
         for part in (kin.variable(pid, KIN) or "").split("/"):
             if part.startswith(mark):
@@ -485,7 +492,7 @@ class _Guard:
         attempts = set(self._attempts.values())
         if process is not None:
             for attempt in attempts:
-                if attempt.leader.pid in (process.session, process.group):
+                if attempt.leader.pid == process.group:
                     return {attempt}
         return attempts
 
@@ -549,7 +556,7 @@ class _Guard:
             self._over(attempt)
         with contextlib.suppress(OSError):
             self._worker.settimeout(1.0)
-            self._worker.sendall(self._outbox.rest)
+            self._worker.sendall(self._outbox.rest + b"".join(self._replies))
         self._worker.close()
 
 

@@ -27,7 +27,6 @@ class Process(NamedTuple):
     state: str
     parent: int
     group: int
-    session: int
     born: int
 
 
@@ -82,8 +81,7 @@ def look(pid: int) -> Process | None:
         return None
     # The name in parentheses may hold anything, parentheses and spaces too.
     fields = text[text.rindex(b")") + 2 :].split()
-    state, parent, group, session = fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3])
-    return Process(pid, state, parent, group, session, int(fields[19]))
+    return Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[19]))
 
 
 def table() -> dict[int, Process]:

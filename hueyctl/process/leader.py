@@ -64,7 +64,7 @@ class Attempt:
 
 
 class Leader:
-    """A process started by the guard, in a session of its own: a program, or a warm child."""
+    """A process started by the guard, leading a group of its own: a program, or a warm child."""
 
     def __init__(self, pid: int, serial: int, stdout: int, stderr: int) -> None:
         self.pid = pid
