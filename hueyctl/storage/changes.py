@@ -34,6 +34,10 @@ INSERT INTO runs (n, id, state, job, queue, priority, enqueued_at, due_at, expir
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
+# The state and the first event of a run that waits for its time, and of one that doesn't.
+SCHEDULED: Final = (RunState.SCHEDULED.value, EventType.SCHEDULED.value)
+QUEUED: Final = (RunState.QUEUED.value, EventType.ENQUEUED.value)
+
 BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE id = ?"
 
 # The literals are those of the index runs_unique: without them it isn't used.
@@ -201,16 +205,15 @@ def _made(new: NewRun, n: int, now: datetime) -> tuple[Run, str]:
 
 def _rows(new: NewRun, run: Run, message: str, at: int, by: str) -> tuple[Row, Row]:
     """The row of a run, and of its first event but for its data."""
-    due, slot = micros(run.due_at), maybe_micros(run.scheduled_at)
+    due = at if new.due_at is None else micros(new.due_at)
     expires_us = None if new.expires_s is None else round(new.expires_s * 1e6)
     expires_at = None if expires_us is None else due + expires_us
-    state = run.state.value
-    type = EventType.SCHEDULED if run.state is RunState.SCHEDULED else EventType.ENQUEUED
-    row = (
-        *(run.n, run.id, state, run.job, run.queue, run.priority, at, due, expires_us, expires_at, run.trigger),
-        *(run.schedule, slot, new.lock_key, new.unique_key, message),
-    )
-    return row, (at, type.value, state, run.n, run.id, run.job, None, None, run.schedule, slot, None, by)
+    slot = maybe_micros(new.slot)
+    n, id, job, schedule = run.n, run.id, run.job, run.schedule
+    state, event = SCHEDULED if run.state is RunState.SCHEDULED else QUEUED
+    head = (n, id, state, job, run.queue, run.priority, at, due, expires_us, expires_at)
+    tail = (run.trigger, schedule, slot, new.lock_key, new.unique_key, message)
+    return head + tail, (at, event, state, n, id, job, None, None, schedule, slot, None, by)
 
 
 def _standing(database: Database, new: NewRun, named: dict[str, Run], keyed: dict[bytes, Run]) -> Run | None:
