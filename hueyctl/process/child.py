@@ -306,28 +306,15 @@ def close_in_copies() -> None:
 
 
 def check() -> None:
-    """Read a question from stdin, and write a report for each target, a line each, to descriptor 3."""
+    """Read a question from stdin, and write a report for each target, a line each, to what stdout is now."""
     question = json.load(sys.stdin)
-    os.set_inheritable(GUARD_FD, False)
+    reports = os.dup(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what modules print when they are imported is no report
     sys.path[:0] = question["pythonpath"]
     for target in question["targets"]:
         report = json.dumps(describe(target)).encode() + b"\n"
         while report:
-            report = report[os.write(GUARD_FD, report) :]
-
-
-def call_once(fd: int) -> int:
-    """Make the one call that the file behind `fd` describes, print its result, and return the exit code: for
-    `hueyctl run`."""
-    with open(fd, "rb") as file:
-        call = json.load(file)
-    outcome, _ = Child().attempt(call)
-    if outcome["type"] == "returned" and outcome.get("result") is not None:
-        print(outcome["result"])
-    elif outcome["type"] == "returned" and outcome.get("result_error") is not None:
-        complain(f"hueyctl: {outcome['result_error']}\n")
-    flush()
-    return int(outcome.get("code", outcome["type"] == "raised"))
+            report = report[os.write(reports, report) :]
 
 
 def main() -> None:
