@@ -12,6 +12,7 @@ import msgspec
 from hueyctl.app.public import PublicRun, public
 from hueyctl.app.session import Session
 from hueyctl.app.workers import WorkerStatus, serves, statuses
+from hueyctl.model.definition import Project
 from hueyctl.model.run import Run, RunState
 from hueyctl.storage.store import Line, Pause, RunFilter
 
@@ -60,7 +61,7 @@ def overview(session: Session, *, now: datetime) -> Overview:
     running, pauses = store.running(), store.pauses()
     failed = RunFilter(states=(RunState.FAILED, RunState.EXPIRED))
     return Overview(
-        queues=_queues(store.lines(), workers, pauses),
+        queues=_queues(session.project, store.lines(), workers, pauses),
         running=[public(run, session.job(run.job)) for run in running],
         progress={run.id: found for run in running if (found := progress(session, run))},
         next_up=[public(run, session.job(run.job)) for run in store.next_up(limit=SHOWN)],
@@ -97,9 +98,11 @@ def _number(text: str) -> float:
     return float(text) if "." in text else int(text)
 
 
-def _queues(lines: Sequence[Line], workers: Sequence[WorkerStatus], pauses: Sequence[Pause]) -> list[QueueState]:
+def _queues(
+    project: Project, lines: Sequence[Line], workers: Sequence[WorkerStatus], pauses: Sequence[Pause]
+) -> list[QueueState]:
     living = [status.worker for status in workers if status.alive]
-    counts: dict[str, dict[RunState, int]] = {}
+    counts: dict[str, dict[RunState, int]] = {job.queue: {} for job in project.jobs.values()}
     for line in lines:
         states = counts.setdefault(line.queue, {})
         states[line.state] = states.get(line.state, 0) + line.count

@@ -79,6 +79,7 @@ def main() -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; returns the exit code."""
     _have_standard_streams()
+    settings.reset()
     # Read here too, for errors that come before any option is.
     settings.as_json = "--json" in _before_dashes(arguments)
     settings.debug = "--debug" in _before_dashes(arguments)
@@ -92,7 +93,7 @@ def run(arguments: Sequence[str]) -> int:
         return Interrupted.exit_code
     except Exception as exc:
         if settings.debug:
-            raise
+            _print_traceback(exc)
         shown = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
         report(HueyctlError(f"a bug in hueyctl: {shown}", hint="--debug shows where"), as_json=settings.as_json)
         return HueyctlError.exit_code
@@ -113,9 +114,7 @@ def _run(arguments: list[str]) -> int:
     except typer.Abort:
         return Interrupted.exit_code
     if settings.debug:
-        import traceback
-
-        traceback.print_exception(error)
+        _print_traceback(error)
     report(error, as_json=settings.as_json)
     return error.exit_code
 
@@ -208,6 +207,12 @@ def _usage_error(exc: Any) -> HueyctlError:
 
 RUN_TROUBLE = 125
 """`hueyctl run` exits as `docker run` does: codes that a command may have are left to the command."""
+
+
+def _print_traceback(exc: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(exc)
 
 
 def _before_dashes(arguments: Sequence[str]) -> Sequence[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from typing import Any, BinaryIO
 
 import msgspec
@@ -48,23 +48,31 @@ class Screen:
             Refused: stdout can't be written.
         """
         exit_code = 0
-        for answer in (answers,) if isinstance(answers, Answer) else answers:
-            try:
+        each = iter((answers,)) if isinstance(answers, Answer) else iter(answers)
+        try:
+            for answer in each:
                 self._show(answer)
-                self._out.flush()
-            except BrokenPipeError:
-                raise
-            except OSError as exc:
-                raise Refused(f"the answer could not be written: {exc.strerror}") from exc
-            if not self._as_json:
-                for note in answer.notes:
-                    say(note)
-            for error in answer.errors:
-                report(error, as_json=self._as_json)
-            exit_code = answer.exit_code or next((error.exit_code for error in answer.errors), 0) or exit_code
+                exit_code = answer.exit_code or next((error.exit_code for error in answer.errors), 0) or exit_code
+        finally:
+            if isinstance(each, Generator):
+                each.close()  # what it listens to is let go, even if nobody reads us any more
         return exit_code
 
     def _show(self, answer: Answer) -> None:
+        try:
+            self._write(answer)
+            self._out.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            raise Refused(f"the answer could not be written: {exc.strerror}") from exc
+        if not self._as_json:
+            for note in answer.notes:
+                say(note)
+        for error in answer.errors:
+            report(error, as_json=self._as_json)
+
+    def _write(self, answer: Answer) -> None:
         if self._as_json:
             for document in answer.documents:
                 self._out.write(encode({"schema": SCHEMA, **document}))

@@ -15,10 +15,15 @@ class Settings:
     """The options of this call of hueyctl, whichever side of the command's name they stood on."""
 
     def __init__(self) -> None:
+        self._session: Session | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin another call: nothing is given, and no store is open."""
+        self.close()
         self.file: Path | None = None
         self.as_json = False
         self.debug = False
-        self._session: Session | None = None
 
     def session(self) -> Session:
         """The session of the `jobs.toml` that is meant; raises ConfigError."""
