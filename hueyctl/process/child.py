@@ -317,6 +317,20 @@ def check() -> None:
             report = report[os.write(reports, report) :]
 
 
+def call_once(fd: int) -> int:
+    """Make the one call that the file behind `fd` describes, print its result, and return the exit code: for
+    `hueyctl run`."""
+    with open(fd, "rb") as file:
+        call = json.load(file)
+    outcome, _ = Child().attempt(call)
+    if outcome["type"] == "returned" and outcome.get("result") is not None:
+        print(outcome["result"])
+    elif outcome["type"] == "returned" and outcome.get("result_error") is not None:
+        complain(f"hueyctl: {outcome['result_error']}\n")
+    flush()
+    return int(outcome.get("code", outcome["type"] == "raised"))
+
+
 def main() -> None:
     prepare()
     if sys.argv[1:2] == ["--call"]:
