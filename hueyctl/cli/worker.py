@@ -13,6 +13,7 @@ from hueyctl.cli.groups import Group
 from hueyctl.cli.settings import settings
 from hueyctl.cli.words import age
 from hueyctl.errors import StoreMissing, UsageError
+from hueyctl.model.wording import quoted
 
 if TYPE_CHECKING:
     from hueyctl.app.session import Session
@@ -45,7 +46,7 @@ def start(
 ) -> Answer:
     """Run jobs until told to stop. TERM and INT let what runs finish, a second one interrupts it; HUP reloads."""
     if log_format not in ("text", "json"):
-        raise UsageError("--log-format: expected text or json")
+        raise UsageError(f"--log-format: expected text or json, got {quoted(log_format)}")
     session = settings.session()
     queues = tuple(name for text in queue or () for name in text.split(",") if name) or None
     if detach:
