@@ -162,7 +162,7 @@ def test_check_says_which_program_or_shell_is_not_there(project: Project) -> Non
         (["text=a", "count=three"], ["count", "integer"]),
         (["text=a", "count=1.5"], ["count", "integer"]),
         (["text=a", f"count={2**63}"], ["count"]),
-        (["text=a", "yes=perhaps"], ["yes", "boolean"]),
+        (["text=a", "yes=perhaps"], ["yes", "true or false", "perhaps"]),
         (["text=a", "ratio=nan"], ["ratio"]),
         (["text=a", "list=a,b"], ["list"]),
         (["text=a", "mode=medium"], ["mode", "fast", "slow"]),

@@ -39,7 +39,7 @@ JOBS = """
         (["enqueue", "good", "--priority", str(2**63)], ["priority"]),
         (["enqueue", "good", "--delay", "soon"], ["soon"]),
         (["enqueue", "good", "--at", "sometime"], ["sometime"]),
-        (["enqueue", "good", "--delay", "1s", "--at", "tomorrow"], ["--delay", "--at"]),
+        (["enqueue", "good", "--delay", "1s", "--at", "tomorrow"], ["delay", "at"]),
         (["enqueue", "good", "--id", "abc"], ["abc"]),
         (["enqueue", "good", "--queue", "a b"], ["a b"]),
         (["enqueue", "good", "--retries", "-1"], ["retries"]),
