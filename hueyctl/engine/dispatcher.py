@@ -33,6 +33,11 @@ from hueyctl.storage.store import Claim, Exchange, Store, Want
 
 BACKSTOP_S = 0.7  # how late a lost bell is noticed; with the heartbeat, under two wake-ups a second when idle
 PATIENCE_S = 1.0  # between tries on a full disk
+# How often a busy dispatcher hears and rings the bell. Each is a few system calls, and each of those lets go of
+# Python's lock with threads waiting for it: at thousands of runs a second that was a third of the time.
+BELL_EVERY_S = 0.005
+
+Ending = tuple[Attempt | None, Settlement]
 
 
 class Stopper(Protocol):
@@ -106,12 +111,15 @@ class Dispatcher:
         self._events, self._log = events, log
         self._lock = threading.Lock()
         self._seats: list[_Seat] = []
-        self._ended: list[Settlement] = []
+        self._ended: list[Ending] = []
         self._active: dict[str, tuple[Attempt, threading.Thread]] = {}
         self._draining = False  # nothing is claimed any more
         self._stopping = False  # and the thread ends once everything is settled
         self._claimable = True  # a claim might find something
         self._next_due: datetime | None = None
+        self._asleep = False
+        self._listened_at = self._rang_at = 0.0
+        self._unannounced: bytes | None = None
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
         os.set_blocking(self._wake_w, False)
@@ -126,7 +134,9 @@ class Dispatcher:
             if self._draining:
                 return None
             self._seats.append(seat)
-        self._wake()
+            asleep, self._asleep = self._asleep, False
+        if asleep:
+            self._wake()
         attempt = seat.wait()
         if attempt is not None:
             with self._lock:
@@ -140,9 +150,8 @@ class Dispatcher:
         with self._lock:
             if self._active.pop(attempt.claim.token, None) is None:
                 return  # given back already, as its worker's time was up
-            self._ended.append(settlement)
+            self._ended.append((attempt, settlement))
             draining = self._draining
-        self._log.settled(attempt, settlement)
         if draining:
             self._wake()
 
@@ -179,7 +188,7 @@ class Dispatcher:
             dead = [token for token, (_, thread) in self._active.items() if not thread.is_alive()]
             for token in dead:
                 attempt, thread = self._active.pop(token)
-                self._ended.append(lost(attempt, f"{thread.name} of its worker died"))
+                self._ended.append((attempt, lost(attempt, f"{thread.name} of its worker died")))
         if dead:
             self._wake()
 
@@ -221,25 +230,33 @@ class Dispatcher:
         with self._lock:
             if self._stopping:
                 self._give_back()
-            settlements, self._ended = self._ended, []
+            endings, self._ended = self._ended, []
             free = 0 if self._draining else len(self._seats)
             stopping = self._stopping
-        if settlements or (free and self._claimable):
-            self._exchange(store, settlements, free)
+        if endings or (free and self._claimable):
+            self._exchange(store, endings, free)
         if stopping and not self._ended:
+            self._announce(at_once=True)
             return False
         with self._lock:
-            waiting = bool(self._ended) or (bool(self._seats) and self._claimable and not self._draining)
-        self._listen(store, 0.0 if waiting else self._pause())
+            busy = bool(self._ended) or (bool(self._seats) and self._claimable and not self._draining)
+            idle = not busy and len(self._seats) == self._concurrency
+            self._asleep = not busy
+        if idle:
+            self._events.idle()
+        again_in = self._announce()
+        if not busy:
+            self._listen(store, min(self._pause(), BACKSTOP_S if again_in is None else again_in))
+        elif time.monotonic() - self._listened_at > BELL_EVERY_S:
+            self._listen(store, 0.0)
         return True
 
     def _give_back(self) -> None:
         """Release what is still under way; whoever ends it later finds its token gone. Called with the lock held."""
-        for attempt, _ in self._active.values():
-            self._ended.append(attempt.settlement())
+        self._ended += [(attempt, attempt.settlement()) for attempt, _ in self._active.values()]
         self._active.clear()
 
-    def _exchange(self, store: Store, settlements: list[Settlement], free: int) -> None:
+    def _exchange(self, store: Store, endings: list[Ending], free: int) -> None:
         definitions = self.definitions
         want = None
         if free:
@@ -250,56 +267,69 @@ class Dispatcher:
                 queues=self._queues,
                 admit=definitions.admit,
             )
+        settlements = [settlement for _, settlement in endings]
         try:
             exchange = store.exchange(settlements, want, now=datetime.now(UTC))
         except (StoreBusy, StoreFull) as exc:
             with self._lock:
-                self._ended = settlements + self._ended
+                self._ended = endings + self._ended
             self._claimable = True
             self._log.warning(f"the store takes nothing at the moment: {exc}")
             if isinstance(exc, StoreFull):
                 self._settle_alone(store)
             return
         self._next_due = exchange.next_due
+        again = any(isinstance(s.verdict, Retry | Release) for s in settlements)
         if free:
             self._claimable = len(exchange.claims) == free
         else:
-            self._claimable |= any(isinstance(s.verdict, Retry | Release) for s in settlements)
-        for stale in exchange.stale:
-            self._log.warning(f"an attempt's end came too late and was not counted: {describe(stale.outcome)}")
+            self._claimable |= again
         self._hand_over(exchange.claims, definitions)
-        self._announce(settlements, exchange)
-        if free == self._concurrency and not exchange.claims:
-            self._events.idle()
+        self._report(endings, exchange)
+        if again or (self._unannounced is None and (endings or exchange.claims)):
+            self._unannounced = b"work" if again else b"event"
 
     def _settle_alone(self, store: Store) -> None:
         """The disk is full: claim nothing until everything that has ended is in the store."""
         while not self._stopping:
             time.sleep(PATIENCE_S)  # nothing to listen to: only the store matters now
             with self._lock:
-                settlements, self._ended = self._ended, []
+                endings, self._ended = self._ended, []
             try:
-                store.exchange(settlements, None, now=datetime.now(UTC))
+                exchange = store.exchange([settlement for _, settlement in endings], None, now=datetime.now(UTC))
+                self._report(endings, exchange)
                 store.sync()
                 return
             except (StoreBusy, StoreFull):
                 with self._lock:
-                    self._ended = settlements + self._ended
+                    self._ended = endings + self._ended
 
     def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions) -> None:
         for claim in claims:
             with self._lock:
                 seat = self._seats.pop(0) if self._seats else None
                 if seat is None:  # it was drained meanwhile
-                    self._ended.append(not_taken(claim))
+                    self._ended.append((None, not_taken(claim)))
                     continue
             seat.fill(Attempt(claim, definitions, self._place, self._guard))
 
-    def _announce(self, settlements: list[Settlement], exchange: Exchange) -> None:
-        if not settlements and not exchange.claims:
-            return
-        again = any(isinstance(s.verdict, Retry | Release) for s in settlements)
-        ring(self._place.bell, b"work" if again else b"event", skip=self._bell.path)
+    def _report(self, endings: list[Ending], exchange: Exchange) -> None:
+        """Log what is in the store now, and not before."""
+        stale = {settlement.token for settlement in exchange.stale}
+        for settlement in exchange.stale:
+            self._log.warning(f"an attempt's end came too late and was not counted: {describe(settlement.outcome)}")
+        self._log.settled([(a, s) for a, s in endings if a is not None and s.token not in stale])
+
+    def _announce(self, *, at_once: bool = False) -> float | None:
+        """Ring for what was committed, not too often; the seconds after which to call again (None: needn't)."""
+        if self._unannounced is None:
+            return None
+        now = time.monotonic()
+        if not at_once and now < self._rang_at + BELL_EVERY_S:
+            return self._rang_at + BELL_EVERY_S - now
+        ring(self._place.bell, self._unannounced, skip=self._bell.path)
+        self._unannounced, self._rang_at = None, now
+        return None
 
     def _pause(self) -> float:
         if self._next_due is None:
@@ -311,6 +341,7 @@ class Dispatcher:
         readable.register(self._bell.fileno(), select.POLLIN)
         readable.register(self._wake_r, select.POLLIN)
         ready = dict(readable.poll(timeout * 1000))
+        self._listened_at = time.monotonic()
         if self._wake_r in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_r, 4096)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -40,33 +41,42 @@ class WorkerLog:
         """Something that an operator must look at."""
         self._write("error", message, facts)
 
-    def settled(self, attempt: Attempt, settlement: Settlement) -> None:
-        """The end of an attempt, in a line."""
-        run = attempt.run
-        name = f"{run.job} {run.id[:8]} attempt {run.attempt}"
-        facts: dict[str, object] = {"run": run.id, "job": run.job, "attempt": run.attempt}
-        match settlement.verdict:
-            case Done():
-                self.info(f"{name} succeeded", **facts)
-            case Retry(delay):
-                text = f"{name} failed, again in {delay.total_seconds():g} s: {describe(settlement.outcome)}"
-                self.warning(text, **facts)
-            case Release():
-                self.warning(f"{name} given back: {describe(settlement.outcome)}", **facts)
-            case _:
-                self.error(f"{name} failed: {describe(settlement.outcome)}", **facts)
+    def settled(self, endings: Sequence[tuple[Attempt, Settlement]]) -> None:
+        """The ends of attempts, a line each, in one write."""
+        if endings:
+            self._put("".join(self._line(*_ending(attempt, settlement)) for attempt, settlement in endings))
 
     def _write(self, level: str, message: str, facts: dict[str, object]) -> None:
+        self._put(self._line(level, message, facts))
+
+    def _line(self, level: str, message: str, facts: dict[str, object]) -> str:
         time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if self._form == "json":
-            line = json.dumps({"time": time, "level": level, "message": message, **facts}, default=str)
-        else:
-            line = f"{time} {level:7} {message.translate(_ESCAPES)}"
+            return json.dumps({"time": time, "level": level, "message": message, **facts}, default=str) + "\n"
+        return f"{time} {level:7} {message.translate(_ESCAPES)}\n"
+
+    def _put(self, text: str) -> None:
         try:
-            self._stream.write(line + "\n")
+            self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
             return  # the terminal is gone or the disk full: not a reason to lose work
+
+
+def _ending(attempt: Attempt, settlement: Settlement) -> tuple[str, str, dict[str, object]]:
+    run = attempt.run
+    name = f"{run.job} {run.id[:8]} attempt {run.attempt}"
+    facts: dict[str, object] = {"run": run.id, "job": run.job, "attempt": run.attempt}
+    match settlement.verdict:
+        case Done():
+            return "info", f"{name} succeeded", facts
+        case Retry(delay):
+            cause = describe(settlement.outcome)
+            return "warning", f"{name} failed, again in {delay.total_seconds():g} s: {cause}", facts
+        case Release():
+            return "warning", f"{name} given back: {describe(settlement.outcome)}", facts
+        case _:
+            return "error", f"{name} failed: {describe(settlement.outcome)}", facts
 
 
 class HueyLog(logging.Handler):
