@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-import msgspec
-
 from hueyctl.model.run import Run
 
 STARS = "***"
@@ -116,7 +114,14 @@ def _forms(secret: object) -> Iterable[str]:
         for item in secret:
             yield from _forms(item)
     elif isinstance(secret, str):
-        for form in (secret, msgspec.json.encode(secret).decode()[1:-1], repr(secret)[1:-1]):
+        import json
+
+        for form in (
+            secret,
+            json.dumps(secret, ensure_ascii=False)[1:-1],
+            json.dumps(secret)[1:-1],
+            repr(secret)[1:-1],
+        ):
             if len(form) >= _SHORTEST:
                 yield form
     elif isinstance(secret, int | float) and not isinstance(secret, bool) and len(str(secret)) >= _SHORTEST:

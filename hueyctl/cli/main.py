@@ -106,7 +106,7 @@ def _run(arguments: list[str]) -> int:
         answers = _root().main(arguments, prog_name="hueyctl", standalone_mode=False)
         if isinstance(answers, int):
             return answers  # --help, --version, or the exit code of what was run
-        return Screen(as_json=settings.as_json).show(answers) if answers is not None else 0
+        return Screen(sys.stdout, as_json=settings.as_json).show(answers) if answers is not None else 0
     except HueyctlError as exc:
         error = exc
     except _ClickError as exc:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 import msgspec
 
@@ -31,12 +31,12 @@ _STATE_STYLES = {
 
 
 class Screen:
-    """Stdout and stderr, as answers are shown on them."""
+    """Where answers are shown: `stdout`, and stderr for what is said beside them."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, stdout: TextIO, *, as_json: bool) -> None:
         self._as_json = as_json
-        self._out: BinaryIO = sys.stdout.buffer
-        self.is_terminal = sys.stdout.isatty()
+        self._out: BinaryIO = stdout.buffer
+        self.is_terminal = stdout.isatty()
         self._decoders: dict[str, Decoder] = {}
         self._at_line_start = True
 
