@@ -44,16 +44,16 @@ class WorkerLog:
     def settled(self, endings: Sequence[tuple[Attempt, Settlement]]) -> None:
         """The ends of attempts, a line each, in one write."""
         if endings:
-            self._put("".join(self._line(*_ending(attempt, settlement)) for attempt, settlement in endings))
+            now = _now()
+            self._put("".join([self._line(now, *_ending(attempt, settlement)) for attempt, settlement in endings]))
 
     def _write(self, level: str, message: str, facts: dict[str, object]) -> None:
-        self._put(self._line(level, message, facts))
+        self._put(self._line(_now(), level, message, facts))
 
-    def _line(self, level: str, message: str, facts: dict[str, object]) -> str:
-        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    def _line(self, time: str, level: str, message: str, facts: dict[str, object]) -> str:
         if self._form == "json":
             return json.dumps({"time": time, "level": level, "message": message, **facts}, default=str) + "\n"
-        return f"{time} {level:7} {message.translate(_ESCAPES)}\n"
+        return f"{time} {level:7} {message if message.isprintable() else message.translate(_ESCAPES)}\n"
 
     def _put(self, text: str) -> None:
         try:
@@ -61,6 +61,10 @@ class WorkerLog:
             self._stream.flush()
         except (OSError, ValueError):
             return  # the terminal is gone or the disk full: not a reason to lose work
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _ending(attempt: Attempt, settlement: Settlement) -> tuple[str, str, dict[str, object]]:
