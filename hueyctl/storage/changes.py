@@ -11,7 +11,7 @@ import msgspec
 from hueyctl.errors import Refused
 from hueyctl.model.event import EventType
 from hueyctl.model.run import TERMINAL, NewRun, Run, RunState
-from hueyctl.storage.database import Database
+from hueyctl.storage.database import Database, Unstorable
 from hueyctl.storage.log import INSERT_EVENT, Log
 from hueyctl.storage.rows import (
     RUN_COLUMNS,
@@ -58,39 +58,10 @@ WHERE n = ?2
 
 def accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetime) -> list[Accepted]:
     """`Store.accept`."""
-    at, by = micros(now), utf8(by)
-    log = Log(at, by)
-    accepted: list[Accepted] = []
-    with database.write(durable=True):
-        found = database.one("SELECT seq FROM sqlite_sequence WHERE name = 'runs'")
-        n = found[0] if found else 0
-        # What this batch itself brings counts too where an id or a key is looked up.
-        named: dict[str, Run] = {}
-        keyed: dict[bytes, Run] = {}
-        rows: list[Row] = []
-        events: list[Row] = []
-        details = _Details()
-        for new in runs:
-            standing = _standing(database, new, named, keyed)
-            if standing is not None:
-                accepted.append(Accepted(standing, existing=True))
-                continue
-            n += 1
-            run, message = _made(new, n, now)
-            if new.given_id:
-                named[run.id] = run
-            if new.unique_key is not None:
-                keyed[new.unique_key] = run
-            accepted.append(Accepted(run))
-            row, event = _rows(new, run, message, at, by)
-            log.move(run.queue, run.job, None, run.state)
-            rows.append(row)
-            events.append((*event, details.of(run)))
-            if len(rows) == CHUNK:
-                _insert(database, rows, events)
-        _insert(database, rows, events)
-        log.write(database)
-    return accepted
+    try:
+        return _accept(database, runs, by=by, now=now)
+    except (Unstorable, OverflowError) as exc:
+        raise Refused(f"nothing was enqueued: {exc}") from exc
 
 
 def revoke(database: Database, ids: Sequence[str], *, kill: bool, by: str, now: datetime) -> list[Revocation]:
@@ -162,6 +133,42 @@ def resume(database: Database, kind: str, name: str, *, by: str, now: datetime) 
             _log_switch(log, EventType.RESUMED, kind, name, None)
             log.write(database)
     return was_set
+
+
+def _accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetime) -> list[Accepted]:
+    at, by = micros(now), utf8(by)
+    log = Log(at, by)
+    accepted: list[Accepted] = []
+    with database.write(durable=True):
+        found = database.one("SELECT seq FROM sqlite_sequence WHERE name = 'runs'")
+        n = found[0] if found else 0
+        # What this batch itself brings counts too where an id or a key is looked up.
+        named: dict[str, Run] = {}
+        keyed: dict[bytes, Run] = {}
+        rows: list[Row] = []
+        events: list[Row] = []
+        details = _Details()
+        for new in runs:
+            standing = _standing(database, new, named, keyed)
+            if standing is not None:
+                accepted.append(Accepted(standing, existing=True))
+                continue
+            n += 1
+            run, message = _made(new, n, now)
+            if new.given_id:
+                named[run.id] = run
+            if new.unique_key is not None:
+                keyed[new.unique_key] = run
+            accepted.append(Accepted(run))
+            row, event = _rows(new, run, message, at, by)
+            log.move(run.queue, run.job, None, run.state)
+            rows.append(row)
+            events.append((*event, details.of(run)))
+            if len(rows) == CHUNK:
+                _insert(database, rows, events)
+        _insert(database, rows, events)
+        log.write(database)
+    return accepted
 
 
 class _Details:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from hueyctl.errors import (
-    Refused,
     StoreBusy,
     StoreDamaged,
     StoreError,
@@ -176,10 +175,10 @@ class Database:
         with suppress(sqlite3.Error):
             self.connection.close()
 
-    def told(self, exc: Exception) -> StoreError | Refused:
+    def told(self, exc: Exception) -> StoreError:
         """What an error of sqlite3 means to the user."""
         if isinstance(exc, OverflowError):
-            return Refused("a number is too large to be stored")
+            return Unstorable(f"{self.path}: a number is too large to be stored")
         code = getattr(exc, "sqlite_errorcode", None) or 0
         match code & 0xFF:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:

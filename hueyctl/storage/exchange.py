@@ -17,7 +17,7 @@ import msgspec
 from hueyctl.errors import StoreError
 from hueyctl.model import transition
 from hueyctl.model.event import EventType
-from hueyctl.model.outcome import Lost, describe
+from hueyctl.model.outcome import Raised, describe
 from hueyctl.model.run import MESSAGE_VERSION, Run, RunState
 from hueyctl.model.transition import Change, Settlement, settle
 from hueyctl.storage.database import Database, Unstorable
@@ -201,7 +201,7 @@ def _settle_each(database: Database, settlements: Iterable[Settlement], now: dat
             log.write(database)
         except (Unstorable, ValueError, TypeError, OverflowError, msgspec.MsgspecError) as exc:
             database.run("ROLLBACK TO one")
-            cause = Lost(f"its end can't be stored: {exc}")
+            cause = Raised(f"its end can't be stored: {exc}")
             failed = msgspec.structs.replace(settlement, verdict=transition.Final(), outcome=cause, ended_at=now)
             log = Log(micros(now), None)
             stale += _settle(database, [failed], now, log)
