@@ -21,7 +21,7 @@ demo: $(RUNTIME)
 	@$(BIN)/python examples/demo.py
 
 test: $(DEV)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
