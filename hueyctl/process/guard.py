@@ -18,12 +18,11 @@ import os
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hueyctl.model.outcome import AnyOutcome, Exited, Signaled, Stopped, TimedOut
+from hueyctl.model.outcome import AnyOutcome, Exited, Lost, Signaled, Stopped, TimedOut
 from hueyctl.process import kin
 from hueyctl.process.launch import CannotStart, launch
 from hueyctl.process.leader import Attempt, Leader, Outbox, Pipe, WarmChild
@@ -72,6 +71,9 @@ def main(sock: socket.socket, *, lock: Path, lease_s: float, on_exit: Callable[[
     guard = _Guard(sock, lease_s)
     try:
         guard.serve()
+    except BaseException as exc:
+        guard.last_words = Lost(f"its guard failed: {type(exc).__name__}: {exc}")
+        raise
     finally:
         guard.end()
         with contextlib.suppress(FileNotFoundError):
@@ -98,6 +100,7 @@ class _Guard:
         self._patience = lease_s * LEASE_SHARE
         self._silent_at = time.monotonic() + self._patience
         self._open = True
+        self.last_words: AnyOutcome = Stopped("interrupted")  # for what is still under way when it ends
         self._replies: list[bytes] = []
         self._attempts: dict[str, Attempt] = {}
         self._ending: list[Attempt] = []  # those whose outcome is known
@@ -108,7 +111,6 @@ class _Guard:
         self._busiest = 0
         self._children = kin.Children()
         self._strays: dict[int, set[Attempt]] = {}  # orphans that came to us, and the attempts they may belong to
-        self._killed: frozenset[int] = frozenset()
         self._kill_again_at = 0.0
         self._oom_kills, self._oom_read_at = kin.oom_kills(), time.monotonic()
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -170,9 +172,7 @@ class _Guard:
                 leader.kill_at = None
                 self._signal(leader, signal.SIGKILL)
         if now >= self._silent_at:
-            sys.stderr.write(
-                f"hueyctl guard: no sign of life of the worker for {self._patience:g} s; ending its jobs\n"
-            )
+            self.last_words = Lost(f"its worker gave no sign of life for {self._patience:g} s")
             self._open = False
 
     # -- the worker -------------------------------------------------------------------------------------------------
@@ -460,11 +460,12 @@ class _Guard:
         if not self._ending and not self._strays:
             return
         self._find_strays()
-        doomed = {pid for pid, owners in self._strays.items() if not any(each.running for each in owners)}
-        if doomed - self._killed or (doomed and now >= self._kill_again_at):
-            kin.kill_children(doomed)
+        doomed = [pid for pid, owners in self._strays.items() if not any(each.running for each in owners)]
+        if doomed and now >= self._kill_again_at:
             self._kill_again_at = now + CLEAR_AGAIN_S
-        self._killed = frozenset(doomed)
+            for pid in doomed:
+                kin.signal_pid(pid, signal.SIGKILL)
+            kin.kill_below(doomed)
         unclear = {attempt for pid in doomed for attempt in self._strays[pid]} if doomed else ()
         for attempt in [*self._ending]:
             leader = attempt.leader
@@ -477,8 +478,18 @@ class _Guard:
         if listed is None or len(listed) == len(self._leaders):
             self._strays.clear()
             return
-        found = set(listed) - self._leaders.keys()
-        self._strays = {pid: self._strays.get(pid) or self._owners(pid) for pid in found}
+        known, self._strays = self._strays, {}
+        anyone_running = len(self._ending) < len(self._attempts)
+        for pid in listed:
+            if pid in self._leaders:
+                continue
+            owners = known.get(pid)
+            if owners is None:
+                # Killed before the next is looked at: those of a fork storm live for less than a millisecond.
+                owners = self._owners(pid) if anyone_running else set(self._attempts.values())
+                if not any(each.running for each in owners):
+                    kin.signal_pid(pid, signal.SIGKILL)
+            self._strays[pid] = owners
 
     def _owners(self, pid: int) -> set[Attempt]:
         """The attempts that this orphan may belong to: the one whose mark it carries, or in whose group it is, and
@@ -552,7 +563,7 @@ class _Guard:
             leader.gone = True
         for attempt in [*self._attempts.values()]:
             if attempt.running:
-                self._ended(attempt, attempt.cause or Stopped("interrupted"))
+                self._ended(attempt, attempt.cause or self.last_words)
             self._over(attempt)
         with contextlib.suppress(OSError):
             self._worker.settimeout(1.0)

@@ -84,12 +84,16 @@ def test_signals_ignored_by_the_worker_are_not_ignored_by_its_children(tmp_path:
     guarded = Guarded(tmp_path, prefix=ignoring)
     spec = guarded.command("cat", "/proc/self/status")
     guarded.run(spec)
-    assert {line.split()[1] for line in out(spec).splitlines() if line[:6] in (b"SigIgn", b"SigBlk")} == {b"0" * 16}
+    # The two above 31 are the C library's own, which it handles by itself.
+    masks = [
+        int(line.split()[1], 16) & 0x7FFFFFFF for line in out(spec).splitlines() if line[:6] in (b"SigIgn", b"SigBlk")
+    ]
+    assert masks == [0, 0]
     guarded.module("def status(): return open('/proc/self/status').read()")
     status = guarded.run(guarded.job("status")).outcome.result
     # Python itself ignores PIPE and XFSZ; TERM, HUP and USR1 have their defaults again.
     ignored = int(next(line for line in status.split("\\n") if line.startswith("SigIgn")).split("\\t")[1], 16)
-    assert ignored == 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
+    assert ignored & 0x7FFFFFFF == 1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1)
     guarded.guard.close(10)
 
 
