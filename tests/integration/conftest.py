@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from guarded import Guarded
+from shell import Shell
 
 
 @pytest.fixture
@@ -15,3 +16,11 @@ def guarded(tmp_path: Path) -> Iterator[Guarded]:
     guarded = Guarded(tmp_path)
     yield guarded
     guarded.guard.close(10)
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """A project folder to type hueyctl in."""
+    shell = Shell(tmp_path)
+    yield shell
+    shell.end()
