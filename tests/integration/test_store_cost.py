@@ -1,0 +1,137 @@
+"""What things cost, counted in steps of SQLite's machine and never in time: the same with few runs as with many."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hueyctl.model.outcome import Exited
+from hueyctl.model.run import Message, NewRun, RunState
+from hueyctl.model.transition import Done, Settlement
+from hueyctl.storage.exchange import EXPIRING, HEADS, LINE, PENDING, PROMOTE, UNDER_TOKEN
+from hueyctl.storage.sqlite import SqliteStore, open_store
+from hueyctl.storage.store import EventFilter, JobPolicy, Pause, RunFilter, Want, Worker
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+FEW, MANY = 100, 20_000
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqliteStore, SqliteStore]]:
+    """Two stores that differ in how many runs of the closed job stand at the head, and nothing else."""
+    with (
+        closing(open_store(tmp_path_factory.mktemp("few") / "queue.db", create=True)) as few,
+        closing(open_store(tmp_path_factory.mktemp("many") / "queue.db", create=True)) as many,
+    ):
+        for store, count in ((few, FEW), (many, MANY)):
+            facts = {"host": "h", "pid": 1, "version": "1", "file": "f", "concurrency": 1, "lease_s": 30.0}
+            store.register(Worker(id="w", jobs=("open",), queues=None, started_at=NOW, beat_at=NOW, **facts), now=NOW)  # type: ignore[arg-type]
+            store.accept([new("closed", priority=9) for _ in range(count)], by="b", now=NOW)
+            store.accept([new("later", due_at=NOW + timedelta(days=1)) for _ in range(count)], by="b", now=NOW)
+            store.accept([new("open") for _ in range(200)], by="b", now=NOW)
+        yield few, many
+
+
+def new(job: str, priority: int = 0, due_at: datetime | None = None) -> NewRun:
+    return NewRun(id=str(uuid.uuid4()), job=job, message=Message(), priority=priority, due_at=due_at)
+
+
+def steps(store: SqliteStore, what: Callable[[SqliteStore], object]) -> int:
+    """How many steps SQLite's machine takes for it."""
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+
+    store.database.connection.set_progress_handler(step, 1)
+    try:
+        what(store)
+    finally:
+        store.database.connection.set_progress_handler(None, 1)
+    return count
+
+
+def claim_and_settle(store: SqliteStore) -> None:
+    want = Want(worker="w", limit=4, jobs={"open": JobPolicy()})
+    done: list[Settlement] = []
+    for _ in range(3):
+        claims = store.exchange(done, want, now=NOW).claims
+        assert len(claims) == 4
+        done = [
+            Settlement(n=claim.run.n, token=claim.token, verdict=Done(), outcome=Exited(0), ended_at=NOW)
+            for claim in claims
+        ]
+    store.exchange(done, None, now=NOW)
+
+
+def claim_past_a_pause(store: SqliteStore) -> None:
+    store.pause([Pause(kind="job", name="closed", note=None, by="b", at=NOW)])
+    want = Want(worker="w", limit=4, jobs={"open": JobPolicy(), "closed": JobPolicy()})
+    assert {claim.run.job for claim in store.exchange([], want, now=NOW).claims} == {"open"}
+    store.resume("job", "closed", by="b", now=NOW)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        claim_and_settle,
+        claim_past_a_pause,
+        lambda store: store.accept([new("closed")], by="b", now=NOW),
+        lambda store: store.lines(),
+        lambda store: store.next_up(limit=10),
+        lambda store: store.newest(),
+        lambda store: store.newest(job="open"),
+        lambda store: store.running(),
+        lambda store: store.runs(RunFilter(), limit=10),
+        lambda store: store.runs(RunFilter(states=(RunState.FAILED, RunState.EXPIRED)), limit=10),
+        lambda store: store.runs(RunFilter(states=(RunState.RUNNING, RunState.HELD)), limit=10),
+        lambda store: store.runs(RunFilter(job="open"), limit=10),
+        lambda store: store.last_events(EventFilter(), limit=50),
+        lambda store: store.events(EventFilter(), after=store.last_seq() - 50, limit=50),
+        lambda store: store.sweep(served={"*": ["open", "closed", "later"]}, now=NOW),
+        lambda store: store.find("abcd"),
+    ],
+)
+def test_the_cost_does_not_depend_on_how_many_runs_there_are(
+    stores: tuple[SqliteStore, SqliteStore], what: Callable[[SqliteStore], object]
+) -> None:
+    few, many = (steps(store, what) for store in stores)
+    assert many <= few * 1.1 + 20, f"{few} steps at {FEW} runs, {many} at {MANY}"
+
+
+@pytest.mark.parametrize(
+    ("sql", "index"),
+    [
+        (HEADS, "runs_queued"),
+        (LINE, "runs_queued"),
+        (PENDING, "runs_due"),
+        (PENDING, "runs_expiring"),
+        (PROMOTE, "runs_due"),
+        (EXPIRING, "runs_expiring"),
+        (UNDER_TOKEN, "PRIMARY KEY"),
+    ],
+)
+def test_the_hot_statements_use_their_index_and_sort_nothing(
+    stores: tuple[SqliteStore, SqliteStore], sql: str, index: str
+) -> None:
+    connection = stores[0].database.connection
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}", (None,) * sql.count("?"))]
+    assert any(index in step for step in plan), plan
+    assert not any("TEMP B-TREE" in step for step in plan), plan
+    walks = [step for step in plan if step.startswith("SCAN runs")]
+    assert all("USING" in step and "INDEX" in step for step in walks), plan
+
+
+def test_a_line_more_costs_a_few_seeks_more(tmp_path: Path) -> None:
+    costs = []
+    with closing(open_store(tmp_path / "queue.db", create=True)) as store:
+        for _ in range(3):
+            store.accept([new(uuid.uuid4().hex) for _ in range(50)], by="b", now=NOW)
+            costs.append(steps(store, lambda store: store.database.all(HEADS)))
+    assert abs((costs[2] - costs[1]) - (costs[1] - costs[0])) < 0.05 * costs[0]
