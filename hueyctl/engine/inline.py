@@ -32,7 +32,7 @@ def call_in_thread(attempt: Attempt) -> AnyOutcome:
     except BaseException as exc:  # a module may raise anything, SystemExit included
         return NotStarted(126, f"cannot import {body.target}: {type(exc).__name__}: {exc}")
     try:
-        with running(CurrentRun.from_environ(attempt.run_env())):
+        with running(_current(attempt)):
             value = target(**attempt.params)
             if inspect.iscoroutine(value):
                 value = asyncio.run(value)
@@ -44,6 +44,21 @@ def call_in_thread(attempt: Attempt) -> AnyOutcome:
     except BaseException as exc:  # KeyboardInterrupt too: Huey would take it for a stop of the worker
         _write_traceback(attempt, exc)
         return Raised(f"{type(exc).__name__}: {exc}".replace("\n", " "))
+
+
+def _current(attempt: Attempt) -> CurrentRun:
+    run = attempt.run
+    return CurrentRun(
+        id=run.id,
+        job=run.job,
+        attempt=run.attempt,
+        queue=run.queue,
+        file=str(attempt.definitions.project.path),
+        trigger=run.trigger,
+        schedule=run.schedule,
+        scheduled_at=run.scheduled_at,
+        progress_path=str(attempt.place.progress(run.id, run.attempt)),
+    )
 
 
 @cache
