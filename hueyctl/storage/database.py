@@ -35,6 +35,7 @@ from hueyctl.errors import (
 from hueyctl.storage.rows import Row, utf8
 
 SCHEMA_VERSION = 1
+OLDEST_SQLITE = (3, 37)  # STRICT tables
 APPLICATION_ID = 0x68756579  # "huey"
 # SQLite waits this long by itself; in between signals are seen, and its back-off starts anew.
 BUSY_SLICE_S = 0.06
@@ -53,6 +54,9 @@ class Database:
     """One open connection. `path` is absolute."""
 
     def __init__(self, path: Path, *, read_only: bool, busy_s: float) -> None:
+        if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+            oldest = ".".join(map(str, OLDEST_SQLITE))
+            raise StoreError(f"SQLite {oldest} or newer is needed; this Python has {sqlite3.sqlite_version}")
         self.path = path
         self.read_only = read_only
         self.busy_s = busy_s

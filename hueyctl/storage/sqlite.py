@@ -46,9 +46,8 @@ def open_store(
         StoreReadOnly: it, or its folder, can't be written.
         StoreError: an older hueyctl wrote it and `migrate` is false; or it is on a network file system.
     """
-    return SqliteStore(
-        open_database(path, create=create, migrate=migrate, read_only=read_only, busy_s=busy_s),
-    )
+    database = open_database(path, create=create, migrate=migrate, read_only=read_only, busy_s=busy_s)
+    return SqliteStore(database)
 
 
 class SqliteStore:
@@ -56,7 +55,9 @@ class SqliteStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        # Read once: only a boot changes it, and no connection outlives one.
         self._careful_until: datetime | None = None
+        self._careful_read = False
         self._data_version: int | None = None
 
     # -- acceptance -------------------------------------------------------------------------------------------------
@@ -65,7 +66,11 @@ class SqliteStore:
 
     # -- the hot verb -----------------------------------------------------------------------------------------------
     def exchange(self, settlements: Sequence[Settlement], want: Want | None, *, now: datetime) -> Exchange:
-        careful = self._careful_until is not None and now < self._careful_until
+        if want is not None and not self._careful_read:
+            self._careful_until, self._careful_read = workers.careful_until(self.database), True
+        until = self._careful_until
+        # A clock that was far ahead at boot must not make it careful for years.
+        careful = until is not None and now < until <= now + workers.CAREFUL_FOR
         return exchange(self.database, settlements, want, now, durable=careful)
 
     # -- changes asked for by users ---------------------------------------------------------------------------------
@@ -83,7 +88,8 @@ class SqliteStore:
 
     # -- workers ----------------------------------------------------------------------------------------------------
     def register(self, worker: Worker, *, now: datetime) -> None:
-        self._careful_until = workers.register(self.database, worker, now)
+        workers.register(self.database, worker, now)
+        self._careful_read = False
 
     def beat(self, worker: str, *, running: int, now: datetime) -> bool:
         return workers.beat(self.database, worker, running=running, now=now)

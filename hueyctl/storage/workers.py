@@ -34,17 +34,22 @@ REGISTER: Final = f"INSERT OR REPLACE INTO workers ({WORKER_COLUMNS}) VALUES (?{
 RUNNING_OF: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE state = 'running' AND worker = ? ORDER BY n"
 
 
-def register(database: Database, worker: Worker, now: datetime) -> datetime | None:
-    """`Store.register`; until when claims are to be durable (None: they needn't be)."""
+def register(database: Database, worker: Worker, now: datetime) -> None:
+    """`Store.register`."""
     log = Log(micros(now), worker.id)
     facts = {"host": worker.host, "pid": worker.pid, "version": worker.version, "file": worker.file}
     with database.write(durable=True):
-        careful = _notice_boot(database, now)
+        _notice_boot(database, now)
         known = database.one("SELECT 1 FROM workers WHERE id = ?", worker.id) is not None
         database.run(REGISTER, *worker_row(worker))
         log.other(EventType.RELOADED if known else EventType.WORKER_ONLINE, worker=worker.id, data=facts)
         log.write(database)
-    return careful
+
+
+def careful_until(database: Database) -> datetime | None:
+    """Until when every claim is to be durable, since the machine went down under workers; None: it didn't."""
+    row = database.one("SELECT value FROM meta WHERE key = 'careful_until'")
+    return instant(row[0]) if row else None
 
 
 def beat(database: Database, worker: str, *, running: int, now: datetime) -> bool:
@@ -105,7 +110,7 @@ def _take_out(database: Database, worker: str, *, cause: str, now: datetime, dur
     return [run_from(row) for row in rows if row]
 
 
-def _notice_boot(database: Database, now: datetime) -> datetime | None:
+def _notice_boot(database: Database, now: datetime) -> None:
     """Compare the machine's boot with that of the last worker; workers that are left of an earlier one say that the
     machine went down under them."""
     boot = boot_id()
@@ -116,8 +121,6 @@ def _notice_boot(database: Database, now: datetime) -> datetime | None:
             until = micros(now + CAREFUL_FOR)
             database.run("INSERT OR REPLACE INTO meta VALUES ('careful_until', ?)", until)
             database.run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events'", SEQ_JUMP)
-    careful = database.one("SELECT value FROM meta WHERE key = 'careful_until'")
-    return instant(careful[0]) if careful and now < instant(careful[0]) <= now + CAREFUL_FOR else None
 
 
 def boot_id() -> str | None:

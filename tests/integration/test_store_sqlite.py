@@ -478,8 +478,8 @@ def test_after_an_unclean_boot_claims_are_durable_for_ten_minutes_and_seq_jumps(
         store.register(worker(), now=NOW)
         last = store.last_seq()
     raw(path, "UPDATE meta SET value = 'another boot' WHERE key = 'boot'")
-    with closing(open_store(path)) as store:
-        store.register(worker("w2"), now=NOW)
+    with closing(open_store(path)) as registering, closing(open_store(path)) as store:
+        registering.register(worker("w2"), now=NOW)
         assert store.last_events(EventFilter(), limit=1)[0].seq == last + 1_000_001
         levels = Levels(store)
         want = Want(worker="w2", limit=1, jobs={"a": JobPolicy()})
@@ -524,6 +524,27 @@ def test_what_was_accepted_is_there_after_kill_9(path: Path) -> None:
     with closing(open_store(path)) as store:
         assert all(store.get(id) for id in accepted)
         assert store.database.one("PRAGMA integrity_check") == ("ok",)
+
+
+@pytest.mark.parametrize("lost", ["nothing", "the shared memory"])
+def test_what_a_killed_process_left_in_the_log_is_read_without_writing(path: Path, lost: str) -> None:
+    open_store(path, create=True).close()
+    code = f"""
+        import os
+        from datetime import UTC, datetime
+        from pathlib import Path
+        from hueyctl.model.run import Message, NewRun
+        from hueyctl.storage.sqlite import open_store
+        store = open_store(Path({str(path)!r}))
+        store.accept([NewRun(id="x", job="a", message=Message())], by="b", now=datetime.now(UTC))
+        os.kill(os.getpid(), 9)
+    """
+    python(code).communicate()
+    assert path.with_name("queue.db-wal").stat().st_size > 0
+    if lost == "the shared memory":
+        path.with_name("queue.db-shm").unlink()
+    with closing(open_store(path, read_only=True)) as store:
+        assert store.get("x") is not None
 
 
 def test_the_log_is_cut_by_a_checkpoint(path: Path, store: SqliteStore) -> None:
