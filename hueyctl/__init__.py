@@ -11,9 +11,7 @@ and, inside a job, `hueyctl.current_run()`. Importing this costs next to nothing
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # typing's own would cost more than all the rest
 if TYPE_CHECKING:
     from hueyctl.api import Event, Queue, Run, open_queue
     from hueyctl.current import CurrentRun, current_run
@@ -37,4 +35,6 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(_HOMES[name]), name)

@@ -63,7 +63,6 @@ def follow(session: Session, where: EventFilter, *, after: int | None, last: int
             time.sleep(BACKSTOP_S / 5)
     masks = _Masks(session)
     with Watch(session) as watch:
-        store.changed()
         if after is None:
             after = store.last_seq()
             first = [event for event in store.last_events(where, limit=last) if event.seq <= after] if last else []
@@ -79,8 +78,8 @@ def follow(session: Session, where: EventFilter, *, after: int | None, last: int
                 after = page[-1].seq
                 continue
             after = max(after, newest, page[-1].seq if page else 0)
-            while watch.wait() and not store.changed():
-                pass
+            while store.last_seq() <= after:
+                watch.wait()
 
 
 class _Masks:

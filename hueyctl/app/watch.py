@@ -16,6 +16,7 @@ class Watch:
     """Listens to the bell of a session's store. Made before the first look, it misses nothing after it."""
 
     def __init__(self, session: Session) -> None:
+        self._session = session
         self._bell = Bell(session.place.bell)
         self._poll = select.poll()
         self._poll.register(self._bell.fileno(), select.POLLIN)
@@ -29,7 +30,11 @@ class Watch:
         self.close()
 
     def wait(self, deadline: float | None = None, *, backstop_s: float | None = None) -> bool:
-        """Sleep until the bell rings or the backstop's time has passed; False once `deadline` (monotonic) has."""
+        """Sleep until the bell rings or the backstop's time has passed; False once `deadline` (monotonic) has.
+
+        Raises:
+            StoreReplaced: the store was deleted, moved or replaced meanwhile; nothing more would come of it.
+        """
         pause = self._backstop_s if backstop_s is None else min(backstop_s, self._backstop_s)
         if deadline is not None:
             left = deadline - monotonic()
@@ -39,6 +44,7 @@ class Watch:
         # Rounded up: a pause of 0.4 ms that becomes 0 would spin.
         if self._poll.poll(int(pause * 1000) + 1):
             self._bell.drain()
+        self._session.reader().changed()
         return True
 
     def close(self) -> None:

@@ -135,8 +135,7 @@ class Shell:
             jobs=tuple(jobs),
             lease_s=30,
             started_at=now,
-            beat_at=now,
-            **{"queues": None, **more},
+            **{"queues": None, "beat_at": now, **more},
         )
         with self.store() as store:
             store.register(worker, now=now)

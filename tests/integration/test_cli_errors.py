@@ -1,0 +1,227 @@
+"""Whatever is wrong: one clear message on stderr, the exit code that DESIGN names, and never a traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from shell import ROOT, Shell, eventually
+
+import hueyctl
+from hueyctl.cli.settings import Settings
+
+JOBS = """
+    [jobs.fetch]
+    command = ["true"]
+    """
+
+
+@pytest.fixture(autouse=True)
+def _jobs(shell: Shell) -> None:
+    shell.write(JOBS)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["enqueu"], 'there is no command "enqueu"; did you mean "enqueue"?'),
+        (["worker", "strat"], 'there is no worker command "strat"; did you mean "start"?'),
+        (["schedule", "list"], 'there is no command "schedule"'),
+        (["runs", "--jop", "x"], "--job"),
+        (["runs", "x"], "unexpected extra argument"),
+        (["enqueue", "fetch", "--priority", "x"], "'x' is not a valid int"),
+        (["worker", "start", "-c", "0"], "-c"),
+    ],
+)
+def test_wrong_usage_is_2_in_our_words(shell: Shell, words: list[str], said: str) -> None:
+    plain = shell.type(*words, code=2)
+    assert plain.out == ""
+    assert said in plain.err
+    assert plain.err.startswith("hueyctl: ")
+    assert "--help" in plain.err
+    error = shell.type(*words, "--json", code=2).error
+    assert error["code"] == "usage"
+    assert said in error["message"]
+
+
+def test_without_a_command_the_help_is_shown_and_it_is_2(shell: Shell) -> None:
+    for words in ([], ["worker"]):
+        said = shell.type(*words, code=2)
+        assert "Commands:" in said.err
+        assert "no command was given" in said.err
+
+
+def test_version_and_help_are_answers(shell: Shell) -> None:
+    assert shell.type("--version").out == f"hueyctl {hueyctl.__version__}\n"
+    assert shell.type("--help").err == ""
+
+
+def test_every_error_of_a_file_is_said_at_once(shell: Shell) -> None:
+    shell.write('[jobs.a]\ncommand = ["true"]\nretries = "three"\n[jobs.b]\nrun = "x"\n')
+    said = shell.type("check", code=2)
+    assert said.out == ""
+    assert len([line for line in said.err.splitlines() if line.startswith("jobs.toml: jobs.")]) >= 2
+    error = shell.type("runs", "--json", code=2).error
+    assert error["code"] == "config"
+    assert len(error["problems"]) >= 2
+
+
+def test_without_a_file_init_is_named_and_makes_one(shell: Shell) -> None:
+    (shell.dir / "jobs.toml").unlink()
+    assert "hueyctl init" in shell.type("jobs", code=2).err
+    assert shell.type("init").out == "wrote jobs.toml\n"
+    assert shell.type("check").out.endswith(" jobs, ok\n")
+    assert "is there already" in shell.type("init", code=1).err
+    assert shell.type("init", "--file", "other.toml", "--json").json["file"] == str(shell.dir / "other.toml")
+    assert "can't be written" in shell.type("init", "--file", "no/such/folder.toml", code=1).err
+
+
+def test_check_names_what_python_targets_lack_and_warns_of_what_isn_t_here(shell: Shell) -> None:
+    shell.write("def good(a, b=1): ...\ndef other(a, c): ...\n", "acme.py")
+    right = """
+        [jobs.good]
+        python = "acme:good"
+        params = { a = 1 }
+        [jobs.away]
+        command = ["no-such-program-here"]
+        [jobs.shell]
+        script = "true"
+        shell = ["no-such-shell-here", "-c"]
+        """
+    shell.write(right)
+    said = shell.type("check")
+    assert said.out == "jobs.toml: 3 jobs, ok\n"
+    assert [line.split(": ")[2] for line in said.err.splitlines()] == ["jobs.away.command", "jobs.shell.shell"]
+    assert len(shell.type("check", "--json").json["check"]["warnings"]) == 2
+    shell.write(
+        right
+        + """
+        [jobs.missing]
+        python = "acme:nosuch"
+        [jobs.nowhere]
+        python = "nowhere:at_all"
+        [jobs.wrong]
+        python = "acme:other"
+        params = { a = 1, d = 2 }
+        """
+    )
+    problems = shell.type("check", "--json", code=2).error["problems"]
+    for part in ("jobs.missing.python", "jobs.nowhere.python", '"d"', '"c"'):
+        assert any(part in problem for problem in problems), problems
+
+
+def test_a_store_that_can_t_be_used_is_4(shell: Shell) -> None:
+    shell.place.dir.mkdir()
+    shell.place.store.write_text("not a database")
+    for words in (["enqueue", "fetch"], ["runs"], ["inspect"], ["events", "-f"], ["worker", "status"]):
+        assert shell.type(*words, "--json", code=4).error["code"] == "store-damaged"
+    assert shell.place.store.read_text() == "not a database"
+
+
+def test_reading_works_where_nothing_can_be_written(shell: Shell) -> None:
+    run = shell.enqueue("fetch")
+    shell.finish("fetch", result=b"x")
+    folders = [shell.place.dir, *(path for path in shell.place.dir.rglob("*") if path.is_dir())]
+    for path in folders:
+        path.chmod(0o500)
+    shell.place.store.chmod(0o400)
+    try:
+        for words in (["runs"], ["inspect", run], ["result", run], ["wait", run], ["events"], ["inspect"]):
+            assert shell.type(*words).out
+    finally:
+        for path in folders:
+            path.chmod(0o700)
+
+
+def test_a_bug_is_70_and_debug_shows_where(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Settings) -> None:
+        raise ZeroDivisionError("\x1b[31mboom")
+
+    monkeypatch.setattr(Settings, "session", broken)
+    said = shell.type("runs", code=70)
+    assert said.err == "hueyctl: a bug in hueyctl: ZeroDivisionError: \\x1b[31mboom\nhint: --debug shows where\n"
+    assert shell.type("runs", "--json", code=70).error["code"] == "internal"
+
+
+def test_debug_shows_the_traceback_of_an_error_too(shell: Shell) -> None:
+    process = shell.spawn("enqueue", "nosuch", "--debug")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert b"Traceback" in err
+    assert b"there is no job" in err
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(shell: Shell) -> None:
+    shell.type("enqueue", "--batch", "-", stdin=b'{"job": "fetch"}\n' * 3000)
+    process = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -P -m hueyctl runs -n 3000 | head -n 1; exit ${{PIPESTATUS[0]}}"],
+        cwd=shell.dir,
+        env=shell.env(),
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert (process.returncode, process.stderr) == (0, b"")
+    assert process.stdout.startswith(b"RUN ")
+
+
+def test_a_follower_whose_reader_has_gone_ends_and_leaves_no_bell(shell: Shell) -> None:
+    shell.enqueue("fetch")
+    following = shell.spawn("events", "-f")
+    assert following.stdout
+    eventually(lambda: list(shell.place.bell.iterdir()))
+    following.stdout.close()
+    shell.enqueue("fetch")
+    assert following.wait(20) == 0
+    assert list(shell.place.bell.iterdir()) == []
+
+
+def test_ctrl_c_on_a_follower_is_130_and_silent(shell: Shell) -> None:
+    shell.enqueue("fetch")
+    following = shell.spawn("events", "-f")
+    eventually(lambda: list(shell.place.bell.iterdir()))
+    following.send_signal(signal.SIGINT)
+    assert following.communicate(timeout=20) == (b"", b"")
+    assert following.returncode == 130
+
+
+def test_a_full_disk_behind_stdout_is_said(shell: Shell) -> None:
+    shell.enqueue("fetch")
+    with open("/dev/full", "wb") as full:
+        process = shell.spawn("runs", stdout=full)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert b"the answer could not be written" in err
+
+
+def test_closed_streams_are_no_reason_to_fail(shell: Shell) -> None:
+    command = f"{sys.executable} -P -m hueyctl"
+    closed = subprocess.run(
+        ["sh", "-c", f"{command} enqueue fetch >&- 2>&- <&-"], cwd=shell.dir, env=shell.env(), check=False, timeout=30
+    )
+    assert closed.returncode == 0
+    assert len(shell.type("runs", "--json").json["runs"]) == 1
+
+
+def test_arguments_that_are_no_utf_8_are_refused_in_words(shell: Shell) -> None:
+    process = subprocess.run(
+        [*map(os.fsencode, shell.argv("enqueue")), b"caf\xe9", b"--json"],
+        cwd=shell.dir,
+        env=shell.env(),
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert process.returncode == 3
+    assert b'"code":"not-found"' in process.stderr
+
+
+def test_python_m_hueyctl_is_hueyctl(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "hueyctl", "--version"], cwd=ROOT, capture_output=True, check=True, timeout=30
+    )
+    assert process.stdout.decode() == f"hueyctl {hueyctl.__version__}\n"
