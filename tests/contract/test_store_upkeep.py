@@ -79,6 +79,18 @@ def test_readmission_is_not_for_what_nobody_defines(scene: Scene) -> None:
     assert scene.get(run).state is RunState.HELD
 
 
+def test_of_one_line_only_those_come_back_whose_reason_is_gone(scene: Scene) -> None:
+    misfit = scene.accept("a")
+    scene.claim(admit=lambda run: "no")
+    undefined = scene.accept("a")
+    scene.store.sweep(served={"*": []}, now=scene.now)
+    assert scene.store.readmit(["a"], now=scene.now) == 1
+    assert (scene.get(misfit).state, scene.get(undefined).state) == (RunState.QUEUED, RunState.HELD)
+    scene.claim(admit=lambda run: "no")
+    assert scene.store.sweep(served={"*": ["a"]}, now=scene.now) == 1
+    assert (scene.get(misfit).state, scene.get(undefined).state) == (RunState.HELD, RunState.QUEUED)
+
+
 def ended(scene: Scene) -> dict[str, Run]:
     """A run in each state that comes without a pipeline, those that ended have ended now."""
     runs = {"succeeded": scene.accept()}
