@@ -21,9 +21,11 @@ import msgspec
 from hueyctl.engine.definitions import Definitions, EnvFileError
 from hueyctl.model.command import render
 from hueyctl.model.definition import CommandBody, Job, Project, PythonBody, ScriptBody
+from hueyctl.model.duration import format_duration
 from hueyctl.model.params import environment
 from hueyctl.process import child
 from hueyctl.process.client import become_subreaper, kill_descendants
+from hueyctl.process.launch import CannotStart, find
 
 TIMED_OUT, CANT_START, NO_SUCH_PROGRAM = 124, 126, 127
 
@@ -48,8 +50,15 @@ def run_once(project: Project, job: Job, params: Mapping[str, Any]) -> int:
         argv = _argv(project, job, dict(params), env, call)
         try:
             process = subprocess.Popen(
-                argv, cwd=job.dir, env=env, stdin=subprocess.DEVNULL, pass_fds=[call.fileno()], restore_signals=True
+                argv,
+                executable=find(argv[0], env),
+                cwd=job.dir,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[call.fileno()],
             )
+        except CannotStart as exc:
+            return _cannot_start(exc.outcome.code, exc.outcome.reason)
         except FileNotFoundError as exc:
             if not job.dir.is_dir():
                 return _cannot_start(CANT_START, f"its folder can't be entered: {job.dir}")
@@ -94,13 +103,14 @@ def _wait(process: subprocess.Popen[bytes], job: Job) -> int:
     try:
         code = process.wait(None if job.timeout is None else job.timeout.total_seconds())
     except subprocess.TimeoutExpired:
+        assert job.timeout is not None
         process.terminate()
         try:
             process.wait(job.kill_after.total_seconds())
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        print(f"hueyctl: {job.name} timed out after {job.timeout}", file=sys.stderr)
+        print(f"hueyctl: {job.name} timed out after {format_duration(job.timeout)}", file=sys.stderr)
         return TIMED_OUT
     finally:
         signal.signal(signal.SIGINT, interrupt)

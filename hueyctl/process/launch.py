@@ -35,7 +35,7 @@ def launch(argv: tuple[str, ...], *, dir: str, env: dict[str, str], descriptors:
         os.chdir(dir)
     except (OSError, ValueError) as exc:
         raise CannotStart(126, f"its folder can't be entered: {dir}: {_what(exc)}") from exc
-    path = _find(program, env)
+    path = find(program, env)
     try:
         return os.posix_spawn(
             path,
@@ -54,8 +54,14 @@ def launch(argv: tuple[str, ...], *, dir: str, env: dict[str, str], descriptors:
         raise CannotStart(126, f"{program}: its arguments or variables can't be passed on: {exc}") from exc
 
 
-def _find(program: str, env: dict[str, str]) -> str:
-    """Where the attempt's own PATH has it."""
+def find(program: str, env: dict[str, str]) -> str:
+    """Where the attempt's own PATH has it; a program with a `/` in it is taken as it is.
+
+    A folder of PATH that can't be looked into is passed over, as a shell does.
+
+    Raises:
+        CannotStart: 127 no such program, 126 it isn't executable.
+    """
     if "/" in program:
         return program
     found_but = ""

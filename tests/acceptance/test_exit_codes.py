@@ -193,3 +193,13 @@ def test_help_and_version_are_0(project: Project) -> None:
     assert "enqueue" in project.cli("--help").out
     assert "--priority" in project.cli("enqueue", "--help").out
     assert project.cli("--version").out.strip().endswith("0.1.0")
+
+
+def test_a_missing_program_is_127_even_if_a_folder_of_the_path_is_closed(project: Project) -> None:
+    project.write(JOBS)
+    (project.dir / "closed").write_text("")  # even root can't look into a file
+    for words in (["run", "absent"], ["enqueue", "absent"]):
+        project.env["PATH"] = f"{project.dir / 'closed'}:/proc/1/fd/0:{project.env['PATH']}"
+        project.cli(*words, code=127 if words[0] == "run" else 0)
+    project.burst()
+    assert project.run("last")["exit_code"] == 127
