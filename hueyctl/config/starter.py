@@ -24,13 +24,13 @@ command = ["echo", "Hello, {{name}}!"]
 params = {{ name = "world" }}
 
 # A script: never rewritten; parameters arrive as variables PARAM_<NAME>.
-[jobs.archive]
-description = "Pack a folder"
+[jobs.pack]
+description = "Keep a compressed copy of a file"
 script = \'\'\'
-tar --exclude=.hueyctl -czf "$PARAM_OUT" "$PARAM_FOLDER"
-echo "packed $PARAM_FOLDER into $PARAM_OUT"
+gzip -c "$PARAM_FILE" > "$PARAM_FILE.gz"
+echo "packed $PARAM_FILE: $(wc -c < "$PARAM_FILE.gz") bytes"
 \'\'\'
-params = {{ folder = ".", out = "/tmp/archive.tar.gz" }}
+params = {{ file = "jobs.toml" }}
 timeout = "10m"
 
 # What fails is tried again: here after 2 s, then after 4 s; each attempt sees its number.
