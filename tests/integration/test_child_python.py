@@ -90,7 +90,8 @@ def copy_that_exits():
     os.wait()
     return "from the original"
 def forge():
-    message = json.dumps({"token": "x", "pid": 1, "outcome": {"type": "returned"}, "fit": True}).encode()
+    token = sys._getframe(2).f_locals["call"]["token"]
+    message = json.dumps({"token": token, "pid": 1, "outcome": {"type": "returned"}, "fit": True}).encode()
     os.write(3, len(message).to_bytes(4, "big") + message)
     message = b"not json"
     os.write(3, len(message).to_bytes(4, "big") + message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,16 @@ def kept(data: bytes, limit: int) -> bytes:
     if len(data) <= limit:
         return data
     return data[:head] + cut_marker(len(data) - limit) + data[len(data) - tail :]
+
+
+def restored(read: bytes, data: bytes) -> bytes:
+    """What was read, with as many bytes of `data` put in as each marker says are missing there."""
+    position, whole = 0, b""
+    for match in CUT.finditer(read):
+        whole += read[position : match.start()]
+        whole += data[len(whole) : len(whole) + int(match[1])]
+        position = match.end()
+    return whole + read[position:]
 
 
 chunks = st.lists(st.integers(1, 3000), max_size=40)
@@ -77,13 +88,44 @@ def test_a_follower_repeats_nothing_and_misses_only_what_it_says(folder: Path, s
     while piece := reader.read():
         read += piece
     reader.close()
-    # What it read, with as many bytes put in as each marker says, is the stream.
-    position, rebuilt = 0, b""
-    for match in CUT.finditer(read):
-        rebuilt += read[position : match.start()]
-        rebuilt += data[len(rebuilt) : len(rebuilt) + int(match[1])]
-        position = match.end()
-    assert rebuilt + read[position:] == data
+    assert restored(read, data) == data
+
+
+def test_a_follower_in_another_thread_reads_the_same(folder: Path) -> None:
+    """Side files come, go and are joined between any two of its steps."""
+    for size in (3_000, 10_000, 400_000):
+        path, data = fresh(folder), stream(size)
+        file = CappedFile(str(path), 2000)
+
+        def write(file: CappedFile = file, data: bytes = data) -> None:
+            for at in range(0, len(data), 40):
+                file.write(data[at : at + 40])
+            file.close()
+
+        writer, reader, read = threading.Thread(target=write), OutputReader(path), b""
+        writer.start()
+        while writer.is_alive():
+            read += reader.read()
+        while piece := reader.read():
+            read += piece
+        assert restored(read, data) == data
+
+
+def test_side_files_that_outlived_their_join_are_not_read_again(tmp_path: Path) -> None:
+    """As after a kill between the rename and the unlinks."""
+    path, data = tmp_path / "1.out", stream(1500)
+    file = CappedFile(str(path), 1000)
+    for at in range(0, 1500, 100):
+        file.write(data[at : at + 100])
+    left = {each: each.read_bytes() for each in tmp_path.iterdir() if each != path}
+    assert left
+    file.close()
+    for each, content in left.items():
+        each.write_bytes(content)
+    reader = OutputReader(path)
+    assert reader.read() == kept(data, 1000)
+    assert reader.read() == b""
+    assert tail_lines(path, 2) == b"".join(data.splitlines(keepends=True)[-2:])
 
 
 def test_a_follower_that_keeps_up_misses_nothing_of_an_endless_stream(tmp_path: Path) -> None:
