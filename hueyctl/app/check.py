@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from hueyctl.engine.definitions import Definitions, EnvFileError
 from hueyctl.model.definition import CommandBody, Job, Project, PythonBody, ScriptBody
 from hueyctl.model.wording import did_you_mean, quoted
 from hueyctl.process.targets import TargetParameter, TargetQuery, TargetReport, check_targets
@@ -25,14 +26,16 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 def check(project: Project, *, environ: Mapping[str, str]) -> Checked:
     """Look at everything that the jobs name and that can be looked at without running them."""
     file = project.path.name
-    problems, warnings = [], []
+    problems: list[str] = []
+    warnings: list[str] = []
     jobs = project.jobs.values()
+    environments = _environments(project, environ, warnings)
     python = [(job, job.body) for job in jobs if isinstance(job.body, PythonBody)]
-    reports = check_targets([_query(project, job, body, environ) for job, body in python]) if python else []
+    reports = check_targets([_query(project, job, body, environments[job.name]) for job, body in python])
     for (job, _), report in zip(python, reports, strict=True):
         problems += [f"{file}: jobs.{job.name}.python: {line}" for line in _of_target(job, report)]
     for job in jobs:
-        path = job.env.get("PATH", environ.get("PATH", os.defpath) if job.inherit_env else os.defpath)
+        path = environments[job.name].get("PATH", os.defpath)
         match job.body:
             case CommandBody(argv=argv) if _missing(argv[0], job, path):
                 warnings.append(f"{file}: jobs.{job.name}.command: there is no program {quoted(argv[0])} here")
@@ -40,18 +43,29 @@ def check(project: Project, *, environ: Mapping[str, str]) -> Checked:
                 warnings.append(f"{file}: jobs.{job.name}.shell: there is no shell {quoted(shell[0])} here")
         if not job.dir.is_dir():
             warnings.append(f"{file}: jobs.{job.name}.dir: there is no folder {quoted(str(job.dir))} here")
-        if job.env_file is not None and not job.env_file.is_file():
-            warnings.append(f"{file}: jobs.{job.name}.env_file: there is no file {quoted(str(job.env_file))} here")
     return Checked(jobs=len(project.jobs), problems=problems, warnings=warnings)
 
 
-def _query(project: Project, job: Job, body: PythonBody, environ: Mapping[str, str]) -> TargetQuery:
+def _environments(project: Project, environ: Mapping[str, str], warnings: list[str]) -> dict[str, dict[str, str]]:
+    """What a worker started here would give each job; an `env_file` that can't be read becomes a warning."""
+    definitions = Definitions(project, environ)
+    found = {}
+    for job in project.jobs.values():
+        try:
+            found[job.name], _ = definitions.environment(job)
+        except EnvFileError as exc:
+            found[job.name] = {**(environ if job.inherit_env else {}), **job.env}
+            warnings.append(f"{project.path.name}: jobs.{job.name}.env_file: {str(exc).removeprefix('env_file ')}")
+    return found
+
+
+def _query(project: Project, job: Job, body: PythonBody, env: dict[str, str]) -> TargetQuery:
     return TargetQuery(
         target=body.target,
         interpreter=str(project.interpreter or sys.executable),
         pythonpath=tuple(map(str, project.pythonpath)),
         dir=str(job.dir),
-        env={**(environ if job.inherit_env else {}), **job.env},
+        env=env,
     )
 
 

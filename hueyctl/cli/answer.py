@@ -41,12 +41,11 @@ class Facts(msgspec.Struct, frozen=True):
 class Raw(msgspec.Struct, frozen=True):
     """Bytes that a job wrote: written as they are into a file or a pipe, made harmless for a terminal.
 
-    Pieces of one `source` are one text; with `last`, nothing more of it comes.
+    Pieces of one `source` are one text.
     """
 
     data: bytes
     source: str = ""
-    last: bool = False
 
 
 Block = Line | Lines | Table | Facts | Raw

@@ -54,12 +54,16 @@ def retry(
     session = settings.session()
     where = _where(runs, job, state, since)
     chosen = changes.to_retry(session, runs or (), where)
-    if not again:
-        return _answer(changes.retry(session, chosen, clock=utc_now), "retried")
-    from hueyctl.app.enqueue import enqueue_again
+    from hueyctl.app.enqueue import enqueue_again, warnings
 
-    copies = enqueue_again(session, [run for page in chosen for run in page], now=utc_now())
-    return Answer(documents=[{"runs": msgspec.to_builtins(copies)}], blocks=[Lines([run.id for run in copies])])
+    if again:
+        copies = enqueue_again(session, [run for page in chosen for run in page], now=utc_now())
+        notes = warnings(session, [(run.queue, run.job) for run in copies])
+        ids = Lines([run.id for run in copies])
+        return Answer(documents=[{"runs": msgspec.to_builtins(copies)}], blocks=[ids], notes=notes)
+    effects = changes.retry(session, chosen, clock=utc_now)
+    back = [effect.run for effect in effects if effect.refusal is None]
+    return _answer(effects, "retried", notes=warnings(session, [(run.queue, run.job) for run in back]))
 
 
 def pause(
@@ -97,7 +101,7 @@ def _where(runs: Sequence[str] | None, job: str | None, state: Sequence[str] | N
     )
 
 
-def _answer(effects: Sequence[Effect], verb: str) -> Answer:
+def _answer(effects: Sequence[Effect], verb: str, *, notes: Sequence[str] = ()) -> Answer:
     done = [effect.run for effect in effects if effect.refusal is None]
     refused = [effect for effect in effects if effect.refusal is not None]
     return Answer(
@@ -108,7 +112,7 @@ def _answer(effects: Sequence[Effect], verb: str) -> Answer:
             }
         ],
         blocks=[Lines([f"{verb} {short(run.id)} {run.job}" for run in done])] if done else [],
-        notes=[] if effects else ["no such runs: nothing to do"],
+        notes=notes if effects else ["no such runs: nothing to do"],
         errors=[
             Refused(f"run {short(each.run.id)} of {each.run.job} {each.refusal}", hint=each.hint) for each in refused
         ],

@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 
 from hueyctl.cli.groups import known_command
 from hueyctl.cli.render import Screen, report
-from hueyctl.cli.settings import remember, settings
+from hueyctl.cli.settings import remember_debug, remember_file, remember_json, settings
 from hueyctl.errors import HueyctlError, Interrupted, UsageError
 
 COMMANDS = {
@@ -56,11 +56,11 @@ File = Annotated[
         "--file",
         metavar="PATH",
         help="The jobs.toml to use; otherwise HUEYCTL_FILE, or jobs.toml here or in a parent folder.",
-        callback=remember("file"),
+        callback=remember_file,
     ),
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", callback=remember("debug"))]
-Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.", callback=remember("as_json"))]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.", callback=remember_debug)]
+Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.", callback=remember_json)]
 
 
 def main() -> NoReturn:

@@ -38,6 +38,7 @@ class Screen:
         self._out: BinaryIO = stdout.buffer
         self.is_terminal = stdout.isatty()
         self._decoders: dict[str, Decoder] = {}
+        self._source = ""
         self._at_line_start = True
 
     def show(self, answers: Answer | Iterable[Answer]) -> int:
@@ -53,6 +54,7 @@ class Screen:
             for answer in each:
                 self._show(answer)
                 exit_code = answer.exit_code or next((error.exit_code for error in answer.errors), 0) or exit_code
+            self._finish_raw()
         finally:
             if isinstance(each, Generator):
                 each.close()  # what it listens to is let go, even if nobody reads us any more
@@ -91,12 +93,26 @@ class Screen:
         if not self.is_terminal:
             self._out.write(block.data)
             return
-        text = self._decoders.setdefault(block.source, Decoder()).feed(block.data, last=block.last)
+        if block.source != self._source:
+            self._end_line()
+            self._source = block.source
+        self._text(self._decoders.setdefault(block.source, Decoder()).feed(block.data))
+
+    def _finish_raw(self) -> None:
+        """Show what decoders hold back, and leave the prompt a line of its own."""
+        for decoder in self._decoders.values():
+            self._text(decoder.feed(b"", last=True))
+        self._end_line()
+        self._out.flush()
+
+    def _text(self, text: str) -> None:
         if text:
             self._at_line_start = text.endswith("\n")
-        if block.last and not self._at_line_start:
-            text, self._at_line_start = text + "\n", True  # or the prompt would follow on the same line
-        self._out.write(text.encode())
+            self._out.write(text.encode())
+
+    def _end_line(self) -> None:
+        if not self._at_line_start:
+            self._text("\n")
 
 
 def encode(document: dict[str, Any]) -> bytes:

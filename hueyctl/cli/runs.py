@@ -115,7 +115,6 @@ def logs(
                 yield Answer(notes=[f"attempt {chunk.attempt}"])
             shown = chunk.attempt
             yield answer(chunk)
-        yield Answer(blocks=[Raw(b"", f"{shown} stderr", last=True)])
 
     return answers()
 
@@ -126,7 +125,7 @@ def result(run: OneRun) -> Answer:
 
     session = settings.session()
     shown, data = read_result(session, finding.find_run(session, run))
-    blocks = [] if data is None else [Raw(data if data.endswith(b"\n") else data + b"\n", "result", last=True)]
+    blocks = [] if data is None else [Raw(data if data.endswith(b"\n") else data + b"\n")]
     return Answer(
         documents=[{"result": shown.result}],
         blocks=blocks,

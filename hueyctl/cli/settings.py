@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,12 +42,20 @@ class Settings:
 settings = Settings()
 
 
-def remember(name: str) -> Callable[[object], object]:
-    """An option's callback that keeps its value in the settings, if it was given."""
+def remember_file(value: str | None) -> str | None:
+    """An option's callback that keeps the file that was named."""
+    if value is not None:
+        settings.file = Path(value)
+    return value
 
-    def keep(value: object) -> object:
-        if value:
-            setattr(settings, name, value)
-        return value
 
-    return keep
+def remember_json(value: bool) -> bool:
+    """An option's callback that keeps that JSON was asked for."""
+    settings.as_json = settings.as_json or value
+    return value
+
+
+def remember_debug(value: bool) -> bool:
+    """An option's callback that keeps that tracebacks were asked for."""
+    settings.debug = settings.debug or value
+    return value

@@ -158,6 +158,7 @@ def test_retry_brings_a_run_back_under_its_id(shell: Shell) -> None:
     shell.type("revoke", revoked)
     said = shell.type("retry", failed, revoked)
     assert said.out.splitlines() == [f"retried {failed[:8]} fetch", f"retried {revoked[:8]} slow"]
+    assert said.err == "hueyctl: no worker is running: `hueyctl worker start` starts one\n"
     assert states(shell, failed, revoked) == ["queued", "queued"]
     assert shell.finish("fetch").attempt == 2
 

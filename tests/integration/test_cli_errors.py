@@ -91,12 +91,17 @@ def test_check_names_what_python_targets_lack_and_warns_of_what_isn_t_here(shell
         [jobs.shell]
         script = "true"
         shell = ["no-such-shell-here", "-c"]
+        env_file = "no-such.env"
         """
     shell.write(right)
     said = shell.type("check")
     assert said.out == "jobs.toml: 3 jobs, ok\n"
-    assert [line.split(": ")[2] for line in said.err.splitlines()] == ["jobs.away.command", "jobs.shell.shell"]
-    assert len(shell.type("check", "--json").json["check"]["warnings"]) == 2
+    assert [line.split(": ")[2] for line in said.err.splitlines()] == [
+        "jobs.shell.env_file",
+        "jobs.away.command",
+        "jobs.shell.shell",
+    ]
+    assert len(shell.type("check", "--json").json["check"]["warnings"]) == 3
     shell.write(
         right
         + """
@@ -112,6 +117,21 @@ def test_check_names_what_python_targets_lack_and_warns_of_what_isn_t_here(shell
     problems = shell.type("check", "--json", code=2).error["problems"]
     for part in ("jobs.missing.python", "jobs.nowhere.python", '"d"', '"c"'):
         assert any(part in problem for problem in problems), problems
+
+
+def test_check_looks_at_a_target_in_the_environment_that_a_worker_would_give_it(shell: Shell) -> None:
+    shell.write("import os\nif os.environ['SETTINGS'] == 'live':\n    def job(): ...\n", "acme.py")
+    shell.write("SETTINGS=live\n", "live.env")
+    shell.write('[jobs.job]\npython = "acme:job"\nenv_file = "live.env"\n')
+    assert shell.type("check").out == "jobs.toml: 1 job, ok\n"
+    shell.write('[jobs.job]\npython = "acme:job"\nenv = { SETTINGS = "test" }\n')
+    assert "jobs.job.python" in shell.type("check", code=2).err
+
+
+def test_completion_offers_commands(shell: Shell) -> None:
+    env = shell.env(_HUEYCTL_COMPLETE="complete_bash", COMP_WORDS="hueyctl enq", COMP_CWORD="1")
+    process = shell.spawn(env=env)
+    assert process.communicate(timeout=20)[0].split() == [b"enqueue"]
 
 
 def test_a_store_that_can_t_be_used_is_4(shell: Shell) -> None:

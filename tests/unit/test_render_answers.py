@@ -76,17 +76,22 @@ def test_no_color_is_respected(terminal: Terminal, monkeypatch: pytest.MonkeyPat
 
 def test_bytes_of_a_job_go_into_a_pipe_as_they_are(pipe: Terminal) -> None:
     data = b"\x1b[31m\xff\x00\r\n no newline"
-    Screen(pipe, as_json=False).show(Answer(blocks=[Raw(data, last=True)]))
+    Screen(pipe, as_json=False).show(Answer(blocks=[Raw(data)]))
     assert pipe.written.getvalue() == data
 
 
 def test_bytes_of_a_job_are_made_harmless_for_a_terminal(terminal: Terminal) -> None:
     def pieces() -> object:
         yield Answer(blocks=[Raw(b"\x1b[2J Zo" + "ë".encode()[:1], "out")])
-        yield Answer(blocks=[Raw("ë".encode()[1:] + b" \xff", "out", last=True)])
+        yield Answer(blocks=[Raw("ë".encode()[1:] + b" \xff", "out")])
 
     Screen(terminal, as_json=False).show(pieces())  # type: ignore[arg-type]
     assert terminal.written.getvalue().decode() == "\\x1b[2J Zoë \ufffd\n"
+
+
+def test_what_two_streams_wrote_is_not_run_together_on_a_terminal(terminal: Terminal) -> None:
+    Screen(terminal, as_json=False).show(Answer(blocks=[Raw(b"no newline", "out"), Raw(b"error\n", "err")]))
+    assert terminal.written.getvalue() == b"no newline\nerror\n"
 
 
 def test_json_is_one_document_a_line_and_carries_its_schema(pipe: Terminal) -> None:
