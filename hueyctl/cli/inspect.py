@@ -17,9 +17,11 @@ from hueyctl.app.why import brief
 from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Table
 from hueyctl.cli.runs import runs_table
 from hueyctl.cli.settings import settings
-from hueyctl.cli.words import age, as_text, short, size, took
+from hueyctl.cli.words import age, as_text, count, short, shown_default, size, took
 from hueyctl.cli.worker import workers_table
 from hueyctl.errors import StoreMissing
+from hueyctl.model.definition import CommandBody, Job, PythonBody, ScriptBody
+from hueyctl.model.duration import format_duration
 from hueyctl.model.instant import iso
 
 
@@ -177,26 +179,59 @@ def _tail_lines(tail: bytes) -> list[str]:
 
 def _job(detail: JobDetail, now: datetime) -> Answer:
     job = detail.job
-    found = public_job(job) if job else None
     blocks: list[Block] = []
-    if found is not None:
-        pairs = [(name.replace("_", " "), as_text(value)) for name, value in found.items() if name != "params"]
-        blocks.append(Facts([(name, value) for name, value in pairs if value not in ("", "null")]))
-        if found["params"]:
+    if job is not None:
+        blocks.append(Facts(_job_facts(job)))
+        if job.params:
             rows = [
                 (
-                    param["name"],
-                    param["type"],
-                    "required" if param["required"] else as_text(param["default"]),
-                    as_text(param["choices"]),
-                    param["description"],
+                    param.name,
+                    param.type,
+                    "required" if param.required else shown_default(param),
+                    "" if param.choices is None or param.secret else as_text(param.choices),
+                    param.description,
                 )
-                for param in found["params"]
+                for param in job.params
             ]
             blocks.append(Table(("param", "type", "default", "choices", "description"), rows, "params"))
     if detail.counts:
         blocks.append(Facts([(state, str(number)) for state, number in detail.counts.items()], "live runs"))
     if detail.runs:
         blocks.append(runs_table(detail.runs, now, "newest runs"))
-    document = {"job": found, "counts": detail.counts, "runs": detail.runs}
+    document = {"job": public_job(job) if job else None, "counts": detail.counts, "runs": detail.runs}
     return Answer(documents=[msgspec.to_builtins(document)], blocks=blocks)
+
+
+def _job_facts(job: Job) -> list[tuple[str, str]]:
+    match job.body:
+        case CommandBody(argv=argv):
+            body = [("command", as_text(argv))]
+        case ScriptBody(text=text, shell=shell):
+            body = [("script", text.strip()), ("shell", as_text(shell))]
+        case PythonBody(target=target, isolation=isolation):
+            body = [("python", f"{target}, in a thread" if isolation == "thread" else target)]
+    lost = {"retry": f"retried, up to {count(job.crash_limit, 'loss', 'losses')}", "fail": "failed"}[job.on_worker_lost]
+    pairs = [
+        ("job", job.name),
+        ("description", job.description),
+        *body,
+        ("dir", str(job.dir)),
+        ("queue", f"{job.queue}, priority {job.priority}"),
+        ("retries", _retries(job)),
+        ("timeout", format_duration(job.timeout) if job.timeout is not None else ""),
+        ("expires", format_duration(job.expires) if job.expires is not None else ""),
+        ("worker lost", lost),
+        ("result", "its stdout as JSON" if job.result == "json" else ""),
+    ]
+    return [(name, value) for name, value in pairs if value]
+
+
+def _retries(job: Job) -> str:
+    if not job.retries:
+        return "none"
+    text = f"{job.retries}, after {format_duration(job.retry_delay)}"
+    if job.retry_backoff != 1:
+        text += f", each {job.retry_backoff:g} times as long, up to {format_duration(job.retry_max_delay)}"
+    if job.retry_exit_codes is not None:
+        text += f", for exit codes {', '.join(map(str, sorted(job.retry_exit_codes)))}"
+    return text

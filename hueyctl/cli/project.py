@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hueyctl.cli.answer import Answer, Line, Lines, Table
 from hueyctl.cli.settings import settings
-from hueyctl.cli.words import as_text, count
+from hueyctl.cli.words import count, shown_default
 from hueyctl.errors import ConfigError, Refused
 from hueyctl.model.definition import Param
 
@@ -68,5 +68,4 @@ def jobs() -> Answer:
 def _param(param: Param) -> str:
     if param.required:
         return param.name
-    default = "***" if param.secret and param.default is not None else as_text(param.default)
-    return f"[{param.name}={default}]"
+    return f"[{param.name}={shown_default(param)}]"

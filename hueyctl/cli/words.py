@@ -6,6 +6,7 @@ from datetime import datetime
 
 from hueyctl.app.public import PublicRun
 from hueyctl.app.why import brief
+from hueyctl.model.definition import Param
 
 SHORT = 8
 
@@ -43,9 +44,9 @@ def short(id: str | None) -> str:
     return (id or "")[:SHORT]
 
 
-def count(number: int, what: str) -> str:
-    """`1 run`, `3 runs`."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def count(number: int, one: str, many: str | None = None) -> str:
+    """`1 run`, `3 runs`; `many` where it isn't `one` with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def as_text(value: object) -> str:
@@ -57,3 +58,8 @@ def as_text(value: object) -> str:
     import msgspec
 
     return msgspec.json.encode(value).decode()
+
+
+def shown_default(param: Param) -> str:
+    """A parameter's default in a cell, masked where it is secret."""
+    return "***" if param.secret and param.default is not None else as_text(param.default)

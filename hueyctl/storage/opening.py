@@ -11,7 +11,6 @@ import sqlite3
 import stat
 import time
 from contextlib import closing, suppress
-from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
@@ -96,6 +95,9 @@ def _make(path: Path) -> None:
         # Made by us first, for SQLite would make it readable for others.
         os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+            # Loaded once in a store's life: it takes longer than all that an enqueue does.
+            from importlib.resources import files
+
             schema = files("hueyctl.storage").joinpath("schema.sql").read_text(encoding="utf-8")
             connection.executescript(
                 f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};\n"

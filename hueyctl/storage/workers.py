@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import ctypes.util
 import sys
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -133,6 +131,9 @@ def boot_id() -> str | None:
 
 
 def _boot_id_of_macos() -> str | None:
+    import ctypes  # loaded where it is needed: every `hueyctl enqueue` would wait for it
+    import ctypes.util
+
     libc = ctypes.CDLL(ctypes.util.find_library("c"))
     text = ctypes.create_string_buffer(64)
     size = ctypes.c_size_t(len(text))
