@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from time import monotonic
@@ -59,13 +60,19 @@ def statuses(session: Session, *, now: datetime) -> list[WorkerStatus]:
             alive=not worker_is_dead(session.place, worker.id),
             fresh=now - worker.beat_at <= timedelta(seconds=worker.lease_s),
         )
-        for worker in session.reader().workers()
+        for worker in _as_of_now(session.reader())
     ]
 
 
 def alive(session: Session, store: Store) -> list[Worker]:
     """The workers that live now. Death is a free lock: no pid is asked and no clock."""
-    return [worker for worker in store.workers() if not worker_is_dead(session.place, worker.id)]
+    return [worker for worker in _as_of_now(store) if not worker_is_dead(session.place, worker.id)]
+
+
+def _as_of_now(store: Store) -> list[Worker]:
+    # What a worker had at its last beat is up to a third of a lease old: with it, a busy worker looks idle.
+    under_way = Counter(run.worker for run in store.running())
+    return [msgspec.structs.replace(worker, running=under_way[worker.id]) for worker in store.workers()]
 
 
 def serves(worker: Worker, queue: str) -> bool:

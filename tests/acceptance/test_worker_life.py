@@ -214,6 +214,21 @@ def test_status_is_0_only_while_a_worker_lives(project: Project) -> None:
         project.cli("worker", "status", code=1)
 
 
+def test_what_a_worker_does_is_shown_as_it_is_now(project: Project) -> None:
+    project.write(JOBS)
+    with project.worker("-c", "1"):
+        running = project.enqueue("gate")
+        eventually(lambda: project.lines("marks") == ["started"])
+        waiting = project.enqueue("mark")
+        (row,) = project.workers()
+        assert (row["running"], row["concurrency"]) == (1, 1)
+        assert "busy" in project.cli("inspect", waiting).out
+        (project.dir / "go").touch()
+        project.reaches(running, "succeeded")
+        project.reaches(waiting, "succeeded")
+        assert project.workers()[0]["running"] == 0
+
+
 def test_an_idle_worker_starts_a_run_promptly_and_hardly_wakes(project: Project) -> None:
     project.write(JOBS)
     with project.worker() as worker:
