@@ -15,6 +15,7 @@ import msgspec
 from huey.api import Task
 from huey.registry import Registry
 
+from hueyctl.failpoints import without
 from hueyctl.model.definition import Job, Project, PythonBody
 from hueyctl.model.params import misfit
 from hueyctl.model.run import MESSAGE_VERSION, Run
@@ -74,7 +75,7 @@ class Definitions:
         return self._environments[job.name]
 
     def _make_environment(self, job: Job) -> tuple[dict[str, str], str]:
-        env = dict(self._environ) if job.inherit_env else {}
+        env = without(self._environ) if job.inherit_env else {}
         if "://" in env.get("HUEYCTL_STORE", ""):  # may hold a password, and a job has no business in the store
             del env["HUEYCTL_STORE"]
         if job.env_file is not None:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from hueyctl.failpoints import failpoint
 from hueyctl.model.outcome import AnyOutcome, Exited, Lost, Signaled, Stopped, TimedOut
 from hueyctl.process import kin
 from hueyctl.process.launch import CannotStart, launch
@@ -144,7 +145,9 @@ class _Guard:
             now = time.monotonic()
             self._keep_time(now)
             self._clear(now)
+            ended = len(self._replies)
             self._send()
+            failpoint("exit.after", ended)
 
     def _next_deadline(self) -> float:
         deadline = self._silent_at
@@ -218,6 +221,7 @@ class _Guard:
     # -- starting ---------------------------------------------------------------------------------------------------
 
     def _start(self, spec: AttemptSpec) -> None:
+        failpoint("start.before")
         now = time.monotonic()
         if now - self._oom_read_at > 1.0:
             self._oom_kills, self._oom_read_at = kin.oom_kills(), now
@@ -237,6 +241,7 @@ class _Guard:
         self._attempts[spec.token] = attempt
         if isinstance(leader, WarmChild):
             self._call(leader, spec)
+        failpoint("start.after")
 
     def _program(self, spec: AttemptSpec, argv: tuple[str, ...]) -> Leader:
         if not argv:
@@ -450,6 +455,7 @@ class _Guard:
         return Signaled(signal.SIGKILL, out_of_memory=True)
 
     def _ended(self, attempt: Attempt, outcome: AnyOutcome) -> None:
+        failpoint("exit.before")
         attempt.outcome = outcome
         attempt.deadline = None
         attempt.given_up_at = time.monotonic() + GIVE_UP_S
@@ -520,10 +526,8 @@ class _Guard:
             self._rest(leader)
         else:
             self._forget(leader)
-            if not attempt.stdout.total and not attempt.stderr.total:
-                # The folder was made for its progress alone; with that, or another attempt's output, it stays.
-                with contextlib.suppress(OSError):
-                    os.rmdir(os.path.dirname(spec.progress))
+        with contextlib.suppress(OSError):
+            os.unlink(spec.progress)  # how far it is means nothing any more
         assert attempt.outcome is not None
         self._reply(
             Over(
@@ -572,7 +576,7 @@ class _Guard:
 
 
 def _make_folder(path: str) -> None:
-    """For the job itself to write its progress in; where that fails, the job goes without."""
+    """For jobs to write their progress in, one for all; where that fails, they go without."""
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:

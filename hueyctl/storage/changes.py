@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from hueyctl.errors import Refused
+from hueyctl.failpoints import failpoint
 from hueyctl.model.event import EventType
 from hueyctl.model.run import TERMINAL, NewRun, Run, RunState
 from hueyctl.storage.database import Database, Unstorable
@@ -88,6 +89,8 @@ def revoke(database: Database, ids: Sequence[str], *, kill: bool, by: str, now: 
                 flagged = msgspec.structs.replace(run, revoking=True, killing=True)
                 revocations.append(Revocation(flagged, "requested"))
         log.write(database)
+        failpoint("revoke.before")
+    failpoint("revoke.after")
     return revocations
 
 
@@ -109,6 +112,8 @@ def retry(database: Database, ids: Sequence[str], *, by: str, now: datetime) -> 
             else:
                 retried.append(Retried(run, refusal))
         log.write(database)
+        failpoint("retry.before")
+    failpoint("retry.after")
     return retried
 
 
@@ -168,6 +173,8 @@ def _accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetim
                 _insert(database, rows, events)
         _insert(database, rows, events)
         log.write(database)
+        failpoint("accept.before")
+    failpoint("accept.after")
     return accepted
 
 

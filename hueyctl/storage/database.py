@@ -32,6 +32,7 @@ from hueyctl.errors import (
     StoreReadOnly,
     StoreReplaced,
 )
+from hueyctl.failpoints import failpoint
 from hueyctl.storage.rows import Row, utf8
 
 SCHEMA_VERSION = 1
@@ -147,7 +148,9 @@ class Database:
     def checkpoint(self) -> None:
         """Move the log into the file and cut it to nothing; what readers and writers are in the way of stays."""
         self.check_same_file()
+        failpoint("checkpoint.before")
         self.all("PRAGMA wal_checkpoint(TRUNCATE)")
+        failpoint("checkpoint.after")
 
     def data_version(self) -> int:
         """A number that differs when another connection has committed in between."""
@@ -217,7 +220,7 @@ class Database:
     def _connection(self, query: str) -> sqlite3.Connection:
         try:
             return sqlite3.connect(
-                f"file:{_quoted(self.path)}?{query}",
+                f"file:{quoted_path(self.path)}?{query}",
                 uri=True,
                 timeout=BUSY_SLICE_S,
                 isolation_level=None,
@@ -337,6 +340,12 @@ def older(path: Path, version: int) -> StoreError:
     )
 
 
+def quoted_path(path: Path) -> str:
+    """A path as SQLite's URIs want it."""
+    plain = b"/-_.~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    return "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in os.fsencode(path))
+
+
 def _inode(path: str | Path) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
@@ -352,8 +361,3 @@ def _size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return 0
-
-
-def _quoted(path: Path) -> str:
-    plain = b"/-_.~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-    return "".join(chr(byte) if byte in plain else f"%{byte:02X}" for byte in os.fsencode(path))

@@ -14,7 +14,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from hueyctl.errors import StoreError
+from hueyctl.errors import StoreBusy, StoreFull
+from hueyctl.failpoints import failpoint
 from hueyctl.model import transition
 from hueyctl.model.event import EventType
 from hueyctl.model.outcome import Raised, describe
@@ -113,7 +114,7 @@ def exchange(
     rest = msgspec.structs.replace(want, limit=want.limit - len(done.claims))
     try:
         again, _ = _exchange(database, (), rest, now, durable=True)
-    except StoreError:
+    except (StoreBusy, StoreFull):
         if not settlements and not done.claims:
             raise
         return msgspec.structs.replace(done, next_due=now)
@@ -173,6 +174,10 @@ def _exchange(
         if want and known and not more:
             stopped = _claim(database, want, now, log, claims, durable=durable)
         log.write(database)
+        failpoint("claim.before", claims)
+        failpoint("settle.before", settlements)
+    failpoint("claim.after", claims)
+    failpoint("settle.after", settlements)
     # More than one transaction should take: the rest of it at once.
     next_due = now if more or stopped == "full" else None if due is None else instant(due)
     return Exchange(claims=tuple(claims), stale=tuple(stale), next_due=next_due), stopped == "reclaim"

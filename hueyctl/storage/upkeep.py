@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Final
 
+from hueyctl.failpoints import failpoint
 from hueyctl.model.definition import Retention
 from hueyctl.model.event import EventType
 from hueyctl.model.run import RunState
@@ -49,7 +50,7 @@ def sweep(database: Database, served: Mapping[str, Collection[str]] | None, now:
     """`Store.sweep`."""
     log = Log(micros(now), None)
     with database.write(durable=False):
-        changed = expire(database, log)
+        changed, released = expire(database, log), 0
         if served is not None:
             for queue, job in database.all("SELECT queue, job FROM lines WHERE state = 'queued' AND count > 0"):
                 if _is_served(served, queue) and not _is_defined(served, queue, job):
@@ -60,9 +61,11 @@ def sweep(database: Database, served: Mapping[str, Collection[str]] | None, now:
                     changed += len(rows)
             for queue, job in database.all(HELD_LINES, "undefined"):
                 if _is_defined(served, queue, job):
-                    changed += _admit(database, queue, job, "undefined", log)
+                    released += _admit(database, queue, job, "undefined", log)
         log.write(database)
-    return changed
+        failpoint("release.before", released)
+    failpoint("release.after", released)
+    return changed + released
 
 
 def readmit(database: Database, jobs: Collection[str], now: datetime) -> int:
@@ -85,6 +88,8 @@ def prune(database: Database, retention: Retention, *, now: datetime, limit: int
             if len(ids) < limit:
                 ids += [row[0] for row in database.all(PRUNE_RUNS, state, before, limit - len(ids))]
         events = database.run(PRUNE_EVENTS, limit, _before(now, retention.events))
+        failpoint("prune.before", ids or events)
+    failpoint("prune.after", ids or events)
     return Pruned(tuple(ids), more=len(ids) == limit or events == limit)
 
 

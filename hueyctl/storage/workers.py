@@ -6,6 +6,7 @@ import sys
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
+from hueyctl.failpoints import failpoint
 from hueyctl.model.event import EventType
 from hueyctl.model.run import Run
 from hueyctl.model.transition import lose
@@ -54,7 +55,10 @@ def beat(database: Database, worker: str, *, running: int, now: datetime) -> boo
     """`Store.beat`."""
     with database.write(durable=False):
         sql = "UPDATE workers SET beat = beat + 1, beat_at = ?, running = ? WHERE id = ?"
-        return database.run(sql, micros(now), running, worker) > 0
+        known = database.run(sql, micros(now), running, worker) > 0
+        failpoint("renew.before")
+    failpoint("renew.after")
+    return known
 
 
 def unregister(database: Database, worker: str, *, reason: str, now: datetime) -> None:
@@ -105,6 +109,8 @@ def _take_out(database: Database, worker: str, *, cause: str, now: datetime, dur
             log.other(EventType.WORKER_OFFLINE, worker=worker, data={"reason": cause})
         log.write(database)
         rows = [database.one(f"SELECT {RUN_COLUMNS} FROM runs WHERE n = ?", n) for n in given_back]
+        failpoint("rescue.before", given_back)
+    failpoint("rescue.after", given_back)
     return [run_from(row) for row in rows if row]
 
 
