@@ -16,14 +16,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from hueyctl.app import changes, events, finding, wait
+from hueyctl.app import backup, changes, events, finding, wait
 from hueyctl.app import enqueue as enqueueing
-from hueyctl.app.order import Order, defined_job, due, duration
+from hueyctl.app.order import due, duration
 from hueyctl.app.public import PublicRun as Run
 from hueyctl.app.public import public
 from hueyctl.app.session import Session, open_session
 from hueyctl.errors import NotFound, Refused, UsageError
 from hueyctl.model.event import Event
+from hueyctl.model.order import Order, defined_job
 from hueyctl.storage.store import EventFilter
 
 __all__ = ["Event", "Queue", "Run", "open_queue"]
@@ -190,6 +191,15 @@ class Queue:
             pages = events.events_after(session, where, after=after)
         for page in pages:
             yield from page
+
+    def backup(self, file: str | os.PathLike[str], *, replace: bool = False) -> backup.Backup:
+        """Copy the store into one file, consistently, while workers go on; what runs have printed is not in it.
+
+        Raises:
+            Refused: `file` is there and `replace` is false, or it can't be written; nothing is left of it.
+            StoreDamaged: the store is damaged; no copy is kept.
+        """
+        return backup.back_up(self._session(), Path(file), replace=replace)
 
     def close(self) -> None:
         """Close this thread's connection; those of other threads are closed when the threads end."""

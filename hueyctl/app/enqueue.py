@@ -8,11 +8,12 @@ from datetime import datetime
 
 import msgspec
 
-from hueyctl.app.order import BatchLine, Order, copy_of, from_line, new_ids, new_run
+from hueyctl.app.order import BatchLine, copy_of, from_line
 from hueyctl.app.public import PublicRun, public
 from hueyctl.app.session import Session
 from hueyctl.app.workers import alive, unserved
 from hueyctl.errors import NotFound, Refused, UsageError
+from hueyctl.model.order import Order, new_ids, new_run
 from hueyctl.model.run import LIVE, NewRun, Run
 from hueyctl.model.wording import did_you_mean
 from hueyctl.storage.store import Accepted

@@ -15,7 +15,7 @@ import typer
 from hueyctl.app.changes import utc_now
 from hueyctl.app.enqueue import Enqueued, enqueue_lines, warnings
 from hueyctl.app.enqueue import enqueue as enqueue_one
-from hueyctl.app.order import Order, defined_job, due, duration
+from hueyctl.app.order import due, duration
 from hueyctl.app.public import public_run
 from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
@@ -24,6 +24,7 @@ from hueyctl.cli.answer import Answer, Line, Lines
 from hueyctl.cli.settings import settings
 from hueyctl.errors import Interrupted, UsageError
 from hueyctl.model.definition import Job
+from hueyctl.model.order import Order, defined_job
 from hueyctl.model.params import from_text
 from hueyctl.model.wording import quoted
 

@@ -27,8 +27,8 @@ def run(
     It exits with the command's own code; 124: timed out, 125: hueyctl's own trouble, 126 and 127: it can't be
     started, 128+n: killed by signal n.
     """
-    from hueyctl.app.order import defined_job
     from hueyctl.cli.enqueue import parse_params
+    from hueyctl.model.order import defined_job
     from hueyctl.model.params import resolve
 
     try:

@@ -1,0 +1,98 @@
+"""From what somebody asks for to a run that the store can take: checked against the definitions, nothing left open."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+
+import msgspec
+
+from hueyctl.errors import NotFound, UsageError
+from hueyctl.model.definition import Job, Project
+from hueyctl.model.params import resolve
+from hueyctl.model.run import Message, NewRun
+from hueyctl.model.wording import did_you_mean, quoted
+
+_QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_MOST_RETRIES = 2**31 - 1
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """One run to be enqueued; None means what the job's definition says, or at once."""
+
+    job: str
+    params: Mapping[str, object] = {}
+    priority: int | None = None
+    queue: str | None = None
+    due_at: datetime | None = None
+    retries: int | None = None
+    timeout: timedelta | None = None
+    expires: timedelta | None = None
+    id: str | None = None
+
+
+def defined_job(project: Project, name: str) -> Job:
+    """The job of that name; raises NotFound with the nearest name."""
+    job = project.jobs.get(name)
+    if job is None:
+        message = f"there is no job {quoted(name)}{did_you_mean(name, project.jobs)}"
+        raise NotFound(message, hint="`hueyctl jobs` lists what jobs.toml defines")
+    return job
+
+
+def new_run(project: Project, order: Order, id: str) -> NewRun:
+    """The run that this order means, named `id` unless it names itself.
+
+    Raises:
+        NotFound: there is no such job.
+        UsageError: a parameter or an option is wrong; the message names all wrong parameters.
+    """
+    job = defined_job(project, order.job)
+    params = resolve(job.params, order.params, what=job.name)
+    if order.priority is not None and not -(2**63) <= order.priority < 2**63:
+        raise UsageError("priority: expected an integer of 64 bits")
+    if order.retries is not None and not 0 <= order.retries <= _MOST_RETRIES:
+        raise UsageError(f"retries: expected an integer of 0 or more, got {order.retries}")
+    if order.timeout is not None and order.timeout <= timedelta(0):
+        raise UsageError("timeout: expected a duration of more than 0")
+    if order.queue is not None and not _QUEUE.fullmatch(order.queue):
+        raise UsageError(f'queue: expected letters, digits, "-", "_" and ".", got {quoted(order.queue)}')
+    expires = job.expires if order.expires is None else order.expires
+    return NewRun(
+        id=id if order.id is None else _canonical(order.id),
+        job=job.name,
+        message=Message(
+            params=params,
+            secrets=secrets_of(job),
+            retries=order.retries,
+            timeout_s=None if order.timeout is None else order.timeout.total_seconds(),
+        ),
+        queue=order.queue or job.queue,
+        priority=job.priority if order.priority is None else order.priority,
+        due_at=order.due_at,
+        expires_s=None if expires is None else expires.total_seconds(),
+        given_id=order.id is not None,
+    )
+
+
+def new_ids(count: int) -> Iterator[str]:
+    """`count` random UUIDs of version 4, from one read of the system's randomness."""
+    digits = os.urandom(16 * count).hex()
+    for start in range(0, 32 * count, 32):
+        d = digits[start : start + 32]
+        yield f"{d[:8]}-{d[8:12]}-4{d[13:16]}-{'89ab'[int(d[16], 16) & 3]}{d[17:20]}-{d[20:]}"
+
+
+def secrets_of(job: Job) -> tuple[str, ...]:
+    """The names of a job's secret parameters."""
+    return tuple(param.name for param in job.params if param.secret)
+
+
+def _canonical(id: str) -> str:
+    plain = id.strip().lower()
+    if not _UUID.fullmatch(plain):
+        raise UsageError(f"id: expected a UUID like 7c1e2f6a-90d4-4c5b-8f3e-2a1b0c9d8e7f, got {quoted(id)}")
+    return plain
