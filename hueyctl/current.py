@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Iterator, Mapping, Optional  # noqa: UP035
@@ -88,3 +88,6 @@ def running(run: CurrentRun) -> Iterator[None]:
         yield
     finally:
         _thread.run = before
+        if run.progress_path is not None:
+            with suppress(OSError):
+                os.unlink(run.progress_path)  # how far it is means nothing any more

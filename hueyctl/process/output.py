@@ -160,11 +160,11 @@ class OutputReader:
         if data or self._joined:
             return data
         if self._replaced():
-            # First what was written between our last read and the replacement.
-            return self._more() or self._go_to_joined()
+            return self._go_to_joined()
         following = self._following()
         if following is None:
             return b""
+        # First what came into the open file between our last read and the next file's beginning.
         return self._more() or self._go_to_piece(*following)
 
     def close(self) -> None:

@@ -36,8 +36,9 @@ class AttemptSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `env` is the whole environment of the process (for a warm child: what it is started with); `run_env` are the
     variables that change from attempt to attempt (HUEYCTL_*, PARAM_*), on top of it. Times are seconds, sizes bytes.
-    `stdin` is a file to read it from (None: /dev/null). `stdout`, `stderr` and `progress` are absolute paths in one
-    folder, which is made at the first byte written (for `progress`, at the start: the job itself writes that file).
+    `stdin` is a file to read it from (None: /dev/null). `stdout`, `stderr` and `progress` are absolute paths; the
+    folder of the first two is made at the first byte written. `progress` is the job's to write, and deleted at its end:
+    its folder is shared by all, since making one for each would cost as much as starting a program.
     What an exit code means is the engine's to say.
     """
 

@@ -50,7 +50,7 @@ class Place(msgspec.Struct, frozen=True):
 
     @property
     def output(self) -> Path:
-        """The folder of what runs print: `RUN/ATTEMPT.out`, `.err`, `.progress`."""
+        """The folder of what runs print: `RUN/ATTEMPT.out`, `.err`."""
         return self._beside("output")
 
     @property
@@ -85,8 +85,8 @@ class Place(msgspec.Struct, frozen=True):
         return self.output / run / f"{attempt}.err"
 
     def progress(self, run: str, attempt: int) -> Path:
-        """The file that an attempt writes its progress to."""
-        return self.output / run / f"{attempt}.progress"
+        """The file that an attempt writes its progress to, for as long as it runs."""
+        return self._beside("progress") / f"{run}.{attempt}"
 
     def _beside(self, name: str) -> Path:
         # Two stores may share a folder, but not their workers and locks; the usual one has the plain names.

@@ -44,7 +44,7 @@ class Guarded:
             "run_env": {"HUEYCTL_RUN_ID": f"run{number}"},
             "stdout": str(folder / "1.out"),
             "stderr": str(folder / "1.err"),
-            "progress": str(folder / "1.progress"),
+            "progress": str(self.dir / "progress" / f"run{number}.1"),
         }
         return AttemptSpec(**(fields | given))
 

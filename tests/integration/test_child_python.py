@@ -397,7 +397,8 @@ def f():
     run = current_run()
     run.progress(40, 100, "resizing\\nimages")
     at = run.scheduled_at and run.scheduled_at.isoformat()
-    return [run.id, run.job, run.attempt, run.queue, run.file, run.trigger, run.schedule, at]
+    found = [run.id, run.job, run.attempt, run.queue, run.file, run.trigger, run.schedule, at]
+    return found, open(run.progress_path).read()
 """
 
     @pytest.mark.parametrize("interpreter", [sys.executable, getattr(sys, "_base_executable", sys.executable)])
@@ -406,9 +407,9 @@ def f():
     ) -> None:
         guarded.module(self.TEXT, "asking")
         env = {"PATH": os.environ["PATH"]}
-        progress = guarded.dir / "output" / "asking" / "2.progress"
+        progress = guarded.dir / "progress" / "asking.2"
         run_env = self.ENV | {"HUEYCTL_PROGRESS": str(progress)}
-        found = returned(guarded, "asking:f", env=env, run_env=run_env, interpreter=interpreter)
+        found, written = returned(guarded, "asking:f", env=env, run_env=run_env, interpreter=interpreter)
         assert found == [
             "an-id",
             "fetch",
@@ -419,8 +420,8 @@ def f():
             "nightly",
             "2026-03-29T01:00:00+00:00",
         ]
-        assert progress.read_text() == "40/100 resizing images\n"
-        assert os.listdir(progress.parent) == ["2.progress"]
+        assert written == "40/100 resizing images\n"
+        assert os.listdir(progress.parent) == ["asking.2"]
 
 
 def children(guarded: Guarded) -> list[int]:

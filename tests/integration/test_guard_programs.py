@@ -36,11 +36,13 @@ def test_what_prints_nothing_leaves_nothing(guarded: Guarded) -> None:
     assert not Path(spec.stdout).parent.exists()
 
 
-def test_progress_can_be_written_at_once_and_stays(guarded: Guarded) -> None:
-    progress = guarded.dir / "output" / "run" / "1.progress"
+def test_progress_can_be_written_at_once_and_is_gone_at_the_end(guarded: Guarded) -> None:
+    progress = guarded.dir / "progress" / "run.1"
     given = {"progress": str(progress), "run_env": {"HUEYCTL_PROGRESS": str(progress)}}
-    assert guarded.run(guarded.script('echo 40/100 > "$HUEYCTL_PROGRESS"', **given)).outcome == Exited(0)
-    assert progress.read_text() == "40/100\n"
+    spec = guarded.script('echo 40/100 > "$HUEYCTL_PROGRESS"; cat "$HUEYCTL_PROGRESS"', **given)
+    assert guarded.run(spec).outcome == Exited(0)
+    assert out(spec) == b"40/100\n"
+    assert not progress.exists()
 
 
 def test_a_program_gets_its_folder_and_its_variables_and_no_terminal(guarded: Guarded) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -91,9 +93,18 @@ def test_a_follower_repeats_nothing_and_misses_only_what_it_says(folder: Path, s
     assert restored(read, data) == data
 
 
+@pytest.fixture
+def _switching_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("_switching_often")
 def test_a_follower_in_another_thread_reads_the_same(folder: Path) -> None:
     """Side files come, go and are joined between any two of its steps."""
-    for size in (3_000, 10_000, 400_000):
+    for size in [*range(1_500, 4_500, 40), 400_000]:
         path, data = fresh(folder), stream(size)
         file = CappedFile(str(path), 2000)
 
