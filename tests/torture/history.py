@@ -1,0 +1,274 @@
+"""The history checker: is what happened what hueyctl promises? It knows the documentation and nothing else.
+
+It is given what was seen from outside (the ids that `enqueue` printed, the marks that the jobs left themselves, what
+was killed how often) and what hueyctl says of it (`events --json`, `runs --json`), and compares them. The letters in
+front of what it finds are those of the promises in docs/reliability.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Record = Mapping[str, Any]
+
+TERMINAL = frozenset({"succeeded", "failed", "revoked", "expired", "skipped"})
+NOT_STARTED = frozenset({"waiting", "scheduled", "queued", "held"})
+FAILURES = frozenset({"error", "timeout", "canceled"})
+# What ends an attempt. `released` ends one too when no thread took it; else it is the end of being held.
+ENDS = FAILURES | {"complete", "lost", "interrupted", "released"}
+AFTER_AN_END = frozenset({"queued", "scheduled", "failed", "revoked"})
+
+# The states in which an event of each type may come, and those that it may lead to. None: the run isn't there yet.
+STEPS: Mapping[str, tuple[frozenset[str | None], frozenset[str]]] = {
+    "enqueued": (frozenset({None, "scheduled", "waiting"}), frozenset({"queued"})),
+    "scheduled": (frozenset({None, "waiting"}), frozenset({"scheduled"})),
+    "executing": (frozenset({"queued"}), frozenset({"running"})),
+    "complete": (frozenset({"running"}), frozenset({"succeeded"})),
+    **{end: (frozenset({"running"}), AFTER_AN_END) for end in (*FAILURES, "lost", "interrupted")},
+    "released": (frozenset({"running", "held"}), frozenset({"queued", "revoked"})),
+    "revoke-requested": (frozenset({"running"}), frozenset({"running"})),
+    "revoked": (frozenset(NOT_STARTED), frozenset({"revoked"})),
+    "expired": (frozenset(NOT_STARTED), frozenset({"expired"})),
+    "skipped": (frozenset(NOT_STARTED), frozenset({"skipped"})),
+    "held": (frozenset({"queued"}), frozenset({"held"})),
+    "retried": (frozenset(TERMINAL - {"succeeded"}), frozenset({"queued"})),
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What an attempt wrote when it began (`start`), went on (`tick`) and was done (`end`), whatever came of it."""
+
+    kind: str
+    run: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """A job's policy in `jobs.toml`."""
+
+    retries: int = 0
+    crash_limit: int = 3
+
+
+@dataclass
+class History:
+    """All that is known of one round.
+
+    `marks` are in the order in which they were written. `deaths`: for each worker's id, how often something was done
+    to its processes that can cost it what it runs (kills, failing disks, stalls longer than a lease).
+    `never_started`: runs whose revocation was confirmed before any worker was there. `pruned`: the states whose runs
+    may be gone, since the retention was short.
+    """
+
+    accepted: list[str] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    events: list[Record] = field(default_factory=list)
+    runs: list[Record] = field(default_factory=list)
+    limits: dict[str, Limits] = field(default_factory=dict)
+    deaths: dict[str, int] = field(default_factory=dict)
+    concurrency: int = 1
+    never_started: list[str] = field(default_factory=list)
+    pruned: frozenset[str] = frozenset()
+
+
+@dataclass
+class Told:
+    """What the events tell of one run."""
+
+    state: str | None = None
+    attempt: int = 0
+    ends: dict[int, str] = field(default_factory=dict)
+    workers: dict[int, str | None] = field(default_factory=dict)
+    due: str | None = None  # the event that must come next
+    lap: Counter[str] = field(default_factory=Counter)  # what came since it was enqueued or retried
+
+
+def check(history: History) -> list[str]:
+    """Everything that is false in this history, one line each; nothing: every promise was kept."""
+    told, false = _replay(history)
+    return [
+        *false,
+        *_accepted_end(history, told),
+        *_states_agree(history, told),
+        *_executions(history, told),
+        *_no_overlap(history.marks),
+        *_revoked_never_ran(history, told),
+        *_slots_once(history),
+        *_losses_have_causes(history, told),
+    ]
+
+
+def extra_executions(history: History) -> int:
+    """How many attempts began and came to nothing, through no fault of their job."""
+    told, _ = _replay(history)
+    started = {(mark.run, mark.attempt) for mark in history.marks if mark.kind == "start"}
+    return sum(
+        (run, attempt) in started and end in {"lost", "interrupted"}
+        for run, each in told.items()
+        for attempt, end in each.ends.items()
+    )
+
+
+def _replay(history: History) -> tuple[dict[str, Told], list[str]]:
+    told: dict[str, Told] = defaultdict(Told)
+    false, seq = [], 0
+    for event in history.events:
+        if event["seq"] <= seq:
+            false.append(f"E: event {event['seq']} comes after {seq}")
+        seq = event["seq"]
+        if event["run"] is not None:
+            limits = history.limits.get(event["job"], Limits())
+            false += [f"{found} ({_shown(event)})" for found in _step(told[event["run"]], event, limits)]
+    false += [f"E: {run}: the events end before its {each.due}" for run, each in told.items() if each.due]
+    return dict(told), false
+
+
+def _step(told: Told, event: Record, limits: Limits) -> Iterator[str]:
+    """Move on by one event; what is false about it."""
+    type, state, attempt = event["type"], event["state"], event["attempt"]
+    if type == "stale":
+        if state != told.state:
+            yield f"E: a stale end changed {told.state} to {state}"
+        return
+    before, told.state = told.state, state
+    due, told.due = told.due, None
+    if due is not None or type in {"failed", "retrying"}:
+        # The second event of an end, of the same transaction.
+        if type != due or state != before:
+            yield f"E: {due or 'no such event'} was to come next, with the state {before}"
+        return
+    came, leads = STEPS.get(type, (frozenset({before}), frozenset({before})))
+    if before not in came or state not in leads:
+        yield f"E: no {type} leads from {before} to {state}"
+    if type == "executing":
+        if attempt != told.attempt + 1:
+            yield f"B: attempt {attempt} follows attempt {told.attempt}"
+        told.attempt, told.workers[attempt] = attempt, event["worker"]
+        told.lap["executing"] += 1
+    elif type == "retried":
+        told.lap.clear()
+    elif type in ENDS and before != "held":
+        yield from _end(told, type, state, attempt)
+    yield from _bounds(told, state, limits)
+
+
+def _end(told: Told, type: str, state: str, attempt: int) -> Iterator[str]:
+    if attempt != told.attempt:
+        yield f"B: attempt {attempt} ended while attempt {told.attempt} ran"
+    if attempt in told.ends:
+        yield f"B: attempt {attempt} has two outcomes: {told.ends[attempt]} and {type}"
+    told.ends[attempt] = type
+    told.lap["failures" if type in FAILURES else "lost" if type == "lost" else "given back"] += 1
+    if state in {"failed", "revoked"}:
+        told.due = state
+    elif type in FAILURES:
+        told.due = "retrying"
+
+
+def _bounds(told: Told, state: str, limits: Limits) -> Iterator[str]:
+    lap = told.lap
+    if lap["failures"] > limits.retries + 1 or (lap["failures"] > limits.retries and state in {"queued", "scheduled"}):
+        yield f"D: it failed {lap['failures']} times and goes on, with {limits.retries} retries"
+    if lap["lost"] > limits.crash_limit or (lap["lost"] == limits.crash_limit and state == "queued"):
+        yield f"D: it was lost {lap['lost']} times and goes on, with a crash_limit of {limits.crash_limit}"
+    if lap["executing"] > limits.retries + limits.crash_limit + lap["given back"]:
+        yield f"D: attempt {lap['executing']} since it was enqueued"
+
+
+def _accepted_end(history: History, told: Mapping[str, Told]) -> Iterator[str]:
+    runs = {run["id"]: run for run in history.runs}
+    for id in history.accepted:
+        state = runs[id]["state"] if id in runs else None
+        if state is None and id in told and told[id].state in history.pruned:
+            continue
+        if state not in TERMINAL:
+            yield f"A: {id} was accepted and is {state or 'not there'}"
+
+
+def _states_agree(history: History, told: Mapping[str, Told]) -> Iterator[str]:
+    ids = Counter(run["id"] for run in history.runs)
+    yield from (f"E: {id} is there {count} times" for id, count in ids.items() if count > 1)
+    for run in history.runs:
+        each = told.get(run["id"], Told())
+        if (each.state, each.attempt) != (run["state"], run["attempt"] or 0):
+            found = f"{run['state']} at attempt {run['attempt']}"
+            yield f"E: {run['id']} is {found}, and {each.state} at attempt {each.attempt} by its events"
+    for id, each in told.items():
+        if id not in ids and each.state not in history.pruned:
+            yield f"E: {id} has events, is {each.state} by them, and is not there"
+
+
+def _executions(history: History, told: Mapping[str, Told]) -> Iterator[str]:
+    """What the jobs saw is what the events say."""
+    seen: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    for mark in history.marks:
+        seen[mark.run, mark.attempt][mark.kind] += 1
+    for (run, attempt), kinds in seen.items():
+        if run not in told or attempt not in told[run].workers:
+            yield f"B: {run}: attempt {attempt} ran, and no event says so"
+        if kinds["start"] != 1 or kinds["end"] > 1:
+            yield f"B: {run}: attempt {attempt} began {kinds['start']} times and ended {kinds['end']} times"
+    for run, each in told.items():
+        for attempt in each.workers:
+            end, kinds = each.ends.get(attempt), seen.get((run, attempt), Counter())
+            if end is None:
+                yield f"B: {run}: attempt {attempt} has no outcome"
+            elif end == "complete" and not kinds["end"]:
+                yield f"B: {run}: attempt {attempt} is complete, and never came to its end"
+            elif end == "error" and not kinds["start"]:
+                yield f"B: {run}: attempt {attempt} failed, and never began"
+            elif end == "released" and kinds:
+                yield f"B: {run}: attempt {attempt} was given back unstarted, and ran"
+
+
+def _no_overlap(marks: Iterable[Mark]) -> Iterator[str]:
+    newest: dict[str, int] = {}
+    for mark in marks:
+        if mark.attempt < newest.get(mark.run, 0):
+            yield f"B: {mark.run}: attempt {mark.attempt} still ran ({mark.kind}) when {newest[mark.run]} had begun"
+        newest[mark.run] = max(mark.attempt, newest.get(mark.run, 0))
+
+
+def _revoked_never_ran(history: History, told: Mapping[str, Told]) -> Iterator[str]:
+    ran = {mark.run for mark in history.marks}
+    for id in history.never_started:
+        if id in ran:
+            yield f"B: {id} was revoked before it could start, and ran"
+        if id not in told or told[id].state != "revoked":
+            yield f"A: {id} was revoked, and is {told[id].state if id in told else 'not there'}"
+
+
+def _slots_once(history: History) -> Iterator[str]:
+    slots = Counter((run["schedule"], run["scheduled_at"]) for run in history.runs if run["scheduled_at"] is not None)
+    yield from (f"C: slot {at} of {schedule} has {count} runs" for (schedule, at), count in slots.items() if count > 1)
+
+
+def _losses_have_causes(history: History, told: Mapping[str, Told]) -> Iterator[str]:
+    """Each death costs a run one execution at most, and a worker those that it had under way."""
+    lost: Counter[str | None] = Counter()
+    for run, each in told.items():
+        own = Counter(each.workers.get(attempt) for attempt, end in each.ends.items() if end == "lost")
+        lost += own
+        for worker, count in own.items():
+            deaths = history.deaths.get(worker or "", 0)
+            if count > deaths:
+                yield f"B: {run} was lost {count} times by worker {worker}, which died {deaths} times"
+    for worker, count in lost.items():
+        most = history.concurrency * history.deaths.get(worker or "", 0)
+        if count > most:
+            yield f"B: worker {worker} lost {count} attempts; its deaths explain {most}"
+
+
+def _shown(event: Record) -> str:
+    return f"event {event['seq']}: {event['type']} of {event['run']} attempt {event['attempt']}"
+
+
+def marks_from(lines: Sequence[str]) -> list[Mark]:
+    """The marks of a file with a line `KIND RUN ATTEMPT` each. A line cut short by a kill is none."""
+    found = [line.split(" ") for line in lines]
+    return [Mark(words[0], words[1], int(words[2])) for words in found if len(words) == 3 and words[2].isdecimal()]

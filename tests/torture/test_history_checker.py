@@ -1,0 +1,233 @@
+"""The history checker finds what it is there to find: each false history here is rejected, and the true one is not."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from history import History, Limits, Mark, check, extra_executions, marks_from
+
+# A run that failed once and then succeeded; one that was lost with its worker; one that was revoked before it began;
+# one that was revoked while it ran; one that was held, failed, and was retried; and one that nobody was told of.
+TOLD = """
+    flaky enqueued queued - ; flaky executing running 1 w1 ; flaky error scheduled 1 w1 ; flaky retrying scheduled 1 w1
+    lost scheduled scheduled - ; lost enqueued queued - ; lost executing running 1 w1
+    never scheduled scheduled - ; never revoked revoked -
+    flaky enqueued queued 1 ; flaky executing running 2 w2 ; flaky complete succeeded 2 w2
+    lost lost queued 1 w1 ; lost executing running 2 w2 ; lost complete succeeded 2 w2 ; lost stale succeeded 2 w2
+    killed enqueued queued - ; killed executing running 1 w2 ; killed revoke-requested running 1 w2
+    killed canceled revoked 1 w2 ; killed revoked revoked 1 w2
+    held enqueued queued - ; held held held - ; held released queued - ; held executing running 1 w2
+    held error failed 1 w2 ; held failed failed 1 w2 ; held retried queued 1 ; held executing running 2 w2
+    held released queued 2 w2 ; held executing running 3 w2 ; held complete succeeded 3 w2
+    unsaid enqueued queued - ; unsaid expired expired -
+    """
+MARKED = """start lost 1, start flaky 1, tick lost 1, end flaky 1, start flaky 2, end flaky 2, start lost 2, end lost 2,
+    start killed 1, start held 1, end held 1, start held 3, end held 3"""
+JOBS = {"flaky": "flaky", "held": "held"}
+
+
+def event(seq: int, text: str) -> dict[str, Any]:
+    run, type, state, attempt, *worker = text.split()
+    return {
+        "seq": seq,
+        "type": type,
+        "state": state,
+        "run": run,
+        "job": JOBS.get(run, "plain"),
+        "attempt": None if attempt == "-" else int(attempt),
+        "worker": worker[0] if worker else None,
+    }
+
+
+def true_history() -> History:
+    texts = [text for line in TOLD.strip().splitlines() for text in line.split(";")]
+    events = [event(seq, text) for seq, text in enumerate(texts, 1)]
+    last = {each["run"]: each for each in events}
+    runs = [
+        {"id": id, "state": each["state"], "attempt": each["attempt"], "schedule": None, "scheduled_at": None}
+        for id, each in last.items()
+    ]
+    return History(
+        accepted=["flaky", "lost", "never", "killed", "held"],
+        marks=marks_from([text.strip() for text in MARKED.split(",")]),
+        events=list(events),
+        runs=list(runs),
+        limits={"flaky": Limits(retries=1), "held": Limits(), "plain": Limits()},
+        deaths={"w1": 1},
+        concurrency=2,
+        never_started=["never"],
+    )
+
+
+def find(history: History, text: str) -> dict[str, Any]:
+    """The event of that text."""
+    wanted = event(0, text)
+    [found] = [each for each in history.events if {**each, "seq": 0} == wanted]
+    return found  # type: ignore[return-value]
+
+
+def drop(text: str) -> Callable[[History], None]:
+    return lambda history: history.events.remove(find(history, text))
+
+
+def change(text: str, **facts: Any) -> Callable[[History], None]:
+    return lambda history: find(history, text).update(facts)
+
+
+def insert_after(text: str, *new: str) -> Callable[[History], None]:
+    def insert(history: History) -> None:
+        at = history.events.index(find(history, text)) + 1
+        history.events[at:at] = [event(0, each) for each in new]
+        history.events = [{**each, "seq": seq} for seq, each in enumerate(history.events, 1)]
+
+    return insert
+
+
+def end_as(run: str, **facts: Any) -> Callable[[History], None]:
+    def end(history: History) -> None:
+        [found] = [each for each in history.runs if each["id"] == run]
+        found.update(facts)  # type: ignore[attr-defined]
+
+    return end
+
+
+def gone(run: str) -> Callable[[History], None]:
+    def forget(history: History) -> None:
+        history.runs = [each for each in history.runs if each["id"] != run]
+        history.events = [each for each in history.events if each["run"] != run]
+        history.marks = [each for each in history.marks if each.run != run]
+
+    return forget
+
+
+def mark(at: int, text: str) -> Callable[[History], None]:
+    return lambda history: history.marks.insert(at % (len(history.marks) + 1), marks_from([text])[0])
+
+
+def unmark(text: str) -> Callable[[History], None]:
+    return lambda history: history.marks.remove(marks_from([text])[0])
+
+
+def limit(**facts: Any) -> Callable[[History], None]:
+    return lambda history: vars(history).update(facts)
+
+
+def both(*lies: Callable[[History], None]) -> Callable[[History], None]:
+    def tell(history: History) -> None:
+        for lie in lies:
+            lie(history)
+
+    return tell
+
+
+def slots_twice(history: History) -> None:
+    for run in history.runs[:2]:
+        run.update(schedule="nightly", scheduled_at="2026-03-01T02:30:00Z")  # type: ignore[attr-defined]
+
+
+FALSE: dict[str, tuple[str, Callable[[History], None]]] = {
+    "an accepted run is gone": ("A: flaky was accepted and is not there", gone("flaky")),
+    "an accepted run never ends": (
+        "A: held was accepted and is queued",
+        both(drop("held executing running 3 w2"), drop("held complete succeeded 3 w2"), end_as("held", state="queued")),
+    ),
+    "a revoked run comes to life": (
+        "A: never was revoked, and is queued",
+        change("never revoked revoked -", state="queued"),
+    ),
+    "a revoked run ran": ("B: never was revoked before it could start, and ran", mark(-1, "start never 1")),
+    "an attempt has two outcomes": (
+        "B: attempt 2 has two outcomes: complete and error",
+        insert_after("flaky complete succeeded 2 w2", "flaky error failed 2 w2", "flaky failed failed 2 w2"),
+    ),
+    "an attempt has no outcome": ("B: lost: attempt 1 has no outcome", drop("lost lost queued 1 w1")),
+    "an end is of an attempt that didn't run": (
+        "B: attempt 1 ended while attempt 2 ran",
+        change("flaky complete succeeded 2 w2", attempt=1),
+    ),
+    "an attempt is counted twice": ("B: attempt 1 follows attempt 1", change("lost executing running 2 w2", attempt=1)),
+    "an attempt is left out": ("B: attempt 3 follows attempt 1", change("flaky executing running 2 w2", attempt=3)),
+    "two attempts overlap": ("B: lost: attempt 1 still ran (tick) when 2 had begun", mark(-1, "tick lost 1")),
+    "an attempt ran twice": ("B: flaky: attempt 2 began 2 times", mark(6, "start flaky 2")),
+    "an attempt ran of which nobody knows": ("B: held: attempt 4 ran, and no event says so", mark(-1, "start held 4")),
+    "a success never came to its end": ("B: flaky: attempt 2 is complete, and never", unmark("end flaky 2")),
+    "a failure never began": (
+        "B: held: attempt 1 failed, and never began",
+        both(unmark("start held 1"), unmark("end held 1")),
+    ),
+    "what was given back unstarted ran": ("B: held: attempt 2 was given back unstarted", mark(-3, "start held 2")),
+    "a slot was fired twice": ("C: slot 2026-03-01T02:30:00Z of nightly has 2 runs", slots_twice),
+    "a run failed too often": ("D: it failed 1 times and goes on, with 0 retries", limit(limits={})),
+    "a run crashed too often": (
+        "D: it was lost 1 times and goes on, with a crash_limit of 1",
+        limit(limits={"flaky": Limits(1), "plain": Limits(crash_limit=1)}),
+    ),
+    "a run starts again and again": (
+        "D: attempt 5 since it was enqueued",
+        insert_after(
+            "lost executing running 2 w2",
+            *(f"lost executing running {attempt} w2" for attempt in (3, 4, 5, 6)),
+        ),
+    ),
+    "events out of order": ("E: event 1 comes after 1", change("flaky executing running 1 w1", seq=1)),
+    "a state without its event": ("E: flaky is failed at attempt 2", end_as("flaky", state="failed")),
+    "an attempt without its event": ("E: flaky is succeeded at attempt 3", end_as("flaky", attempt=3)),
+    "an event that leads nowhere": (
+        "E: no complete leads from running to queued",
+        change("flaky complete succeeded 2 w2", state="queued"),
+    ),
+    "an event after the end": (
+        "E: no executing leads from succeeded to running",
+        insert_after("flaky complete succeeded 2 w2", "flaky executing running 3 w2"),
+    ),
+    "a retried success": (
+        "E: no retried leads from succeeded",
+        insert_after("flaky complete succeeded 2 w2", "flaky retried queued 2"),
+    ),
+    "half of an end": ("E: retrying was to come next", drop("flaky retrying scheduled 1 w1")),
+    "half of the last end": ("E: killed: the events end before its revoked", drop("killed revoked revoked 1 w2")),
+    "the other half": ("E: no such event was to come next", drop("held error failed 1 w2")),
+    "a late end that counts": ("E: a stale end changed", change("lost stale succeeded 2 w2", state="failed")),
+    "a run that is there twice": ("E: flaky is there 2 times", lambda history: history.runs.append(history.runs[0])),
+    "a run that only its events know": ("E: unsaid has events", lambda history: history.runs.pop()),
+    "a run without events": (
+        "E: unsaid is expired",
+        both(drop("unsaid enqueued queued -"), drop("unsaid expired expired -")),
+    ),
+    "a loss without a cause": ("B: lost was lost 1 times by worker w1, which died 0 times", limit(deaths={})),
+    "more losses than a death explains": ("B: worker w1 lost 1 attempts; its deaths explain 0", limit(concurrency=0)),
+}
+
+
+def test_the_true_history_has_nothing_false_in_it() -> None:
+    assert check(true_history()) == []
+    assert extra_executions(true_history()) == 1
+
+
+@pytest.mark.parametrize("name", FALSE)
+def test_a_false_history_is_rejected(name: str) -> None:
+    expected, lie = FALSE[name]
+    history = copy.deepcopy(true_history())
+    lie(history)
+    found = check(history)
+    assert any(expected in line for line in found), found
+
+
+def test_a_pruned_run_may_be_gone_if_its_events_tell_of_its_end() -> None:
+    history = true_history()
+    history.runs = [run for run in history.runs if run["id"] != "flaky"]
+    assert check(history)
+    history.pruned = frozenset({"succeeded"})
+    assert check(history) == []
+    history.runs = [run for run in history.runs if run["id"] != "killed"]
+    assert check(history) == [
+        "A: killed was accepted and is not there",
+        "E: killed has events, is revoked by them, and is not there",
+    ]
+
+
+def test_a_mark_that_was_cut_short_is_none() -> None:
+    assert marks_from(["start a 1", "end a", "tick", "start b x", ""]) == [Mark("start", "a", 1)]
