@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from hueyctl.config import declared
@@ -34,30 +34,17 @@ from hueyctl.model.wording import did_you_mean, quoted, shown
 Jobs = Mapping[str, Job | None]
 Pipelines = Mapping[str, Pipeline | None]
 
-CRON_ALIASES = {
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-    "@monthly": "0 0 1 * *",
-    "@weekly": "0 0 * * 0",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@hourly": "0 * * * *",
-}
-
 
 def _cron(at: At, value: object) -> str | None:
     found = filled_text(at, value)
     if found is None:
         return None
-    from cronsim import CronSim, CronSimError
+    from hueyctl.model.cron import Cron
 
-    word = found.strip().lower()
     try:
-        CronSim(CRON_ALIASES.get(word, word), datetime(2000, 1, 1))
-    # ValueError: a number of thousands of digits.
-    except (CronSimError, ValueError) as exc:
-        hint = did_you_mean(word, CRON_ALIASES) if word.startswith("@") else f" ({str(exc)[:60].lower()})"
-        at.wrong(f'expected a cron expression like "30 2 * * *", got {shown(found)}{hint}')
+        Cron(found)
+    except ValueError as exc:
+        at.wrong(f'expected a cron expression like "30 2 * * *", got {shown(found)}: {exc}')
         return None
     return found.strip()
 
