@@ -12,6 +12,7 @@ from hueyctl.errors import Refused
 from hueyctl.failpoints import failpoint
 from hueyctl.model.event import EventType
 from hueyctl.model.run import TERMINAL, NewRun, Run, RunState
+from hueyctl.storage import gates
 from hueyctl.storage.database import Database, Unstorable
 from hueyctl.storage.log import INSERT_EVENT, Log
 from hueyctl.storage.rows import (
@@ -68,30 +69,42 @@ def accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetime
 def revoke(database: Database, ids: Sequence[str], *, kill: bool, by: str, now: datetime) -> list[Revocation]:
     """`Store.revoke`."""
     log = Log(micros(now), by)
-    revocations = []
     with database.write(durable=True):
-        for run in _found(database, ids):
-            if run.state in TERMINAL:
-                revocations.append(Revocation(run, "ended"))
-            elif run.state is not RunState.RUNNING:
-                reason = f"revoked by {log.by}"
-                database.run(REVOKE, log.time, reason, run.n)
-                revoked = msgspec.structs.replace(run, state=RunState.REVOKED, finished_at=now, reason=reason)
-                log.move(run.queue, run.job, run.state, RunState.REVOKED)
-                log.run(revoked, EventType.REVOKED, RunState.REVOKED, {"reason": reason})
-                revocations.append(Revocation(revoked, "revoked"))
-            elif not kill:
-                revocations.append(Revocation(run, "running"))
-            else:
-                if not run.killing:
-                    database.run("UPDATE runs SET revoking = 1, killing = 1 WHERE n = ?", run.n)
-                    log.run(run, EventType.REVOKE_REQUESTED, RunState.RUNNING)
-                flagged = msgspec.structs.replace(run, revoking=True, killing=True)
-                revocations.append(Revocation(flagged, "requested"))
+        revocations = [revoke_one(database, run, kill=kill, now=now, log=log) for run in _found(database, ids)]
         log.write(database)
         failpoint("revoke.before")
     failpoint("revoke.after")
     return revocations
+
+
+def revoke_one(database: Database, run: Run, *, kill: bool, now: datetime, log: Log) -> Revocation:
+    """Revoke one run, in the transaction under way."""
+    if run.state in TERMINAL:
+        return Revocation(run, "ended")
+    if run.state is not RunState.RUNNING:
+        reason = f"revoked by {log.by}"
+        database.run(REVOKE, log.time, reason, run.n)
+        revoked = msgspec.structs.replace(run, state=RunState.REVOKED, finished_at=now, reason=reason)
+        log.move(run.queue, run.job, run.state, RunState.REVOKED)
+        log.run(revoked, EventType.REVOKED, RunState.REVOKED, {"reason": reason})
+        gates.open_next(database, run.schedule)
+        return Revocation(revoked, "revoked")
+    if not kill:
+        return Revocation(run, "running")
+    if not run.killing:
+        database.run("UPDATE runs SET revoking = 1, killing = 1 WHERE n = ?", run.n)
+        log.run(run, EventType.REVOKE_REQUESTED, RunState.RUNNING)
+    return Revocation(msgspec.structs.replace(run, revoking=True, killing=True), "requested")
+
+
+def take_in(database: Database, new: NewRun, *, now: datetime, log: Log) -> Run:
+    """Accept one run, in the transaction under way."""
+    found = database.one("SELECT seq FROM sqlite_sequence WHERE name = 'runs'")
+    run, message = _made(new, (found[0] if found else 0) + 1, now)
+    row, event = _rows(new, run, message, log.time, log.by or "")
+    log.move(run.queue, run.job, None, run.state)
+    _insert(database, [row], [(*event, _Details().of(run))])
+    return run
 
 
 def retry(database: Database, ids: Sequence[str], *, by: str, now: datetime) -> list[Retried]:
@@ -137,6 +150,10 @@ def resume(database: Database, kind: str, name: str, *, by: str, now: datetime) 
         if was_set:
             _log_switch(log, EventType.RESUMED, kind, name, None)
             log.write(database)
+            if kind in ("all", "schedule"):
+                # The slots of a pause are not missed: its schedules go on from now.
+                sql = "UPDATE schedules SET last_slot = max(last_slot, ?) WHERE name = ? OR ? = 'all'"
+                database.run(sql, log.time, name, kind)
     return was_set
 
 

@@ -21,6 +21,7 @@ from hueyctl.model.event import EventType
 from hueyctl.model.outcome import Raised, describe
 from hueyctl.model.run import MESSAGE_VERSION, Run, RunState
 from hueyctl.model.transition import Change, Settlement, settle
+from hueyctl.storage import gates
 from hueyctl.storage.database import Database, Unstorable
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import RUN_COLUMNS, SUBJECT, Row, instant, maybe_micros, micros, run_from, to_json
@@ -142,6 +143,8 @@ def apply(database: Database, run: Run, change: Change, log: Log) -> None:
     )
     log.move(run.queue, run.job, run.state, change.state)
     log.drafts(run, change.events)
+    if ended:
+        gates.open_next(database, run.schedule)
 
 
 def expire(database: Database, log: Log) -> int:
@@ -152,6 +155,8 @@ def expire(database: Database, log: Log) -> int:
     database.many(EXPIRE, [(log.time, reason, row[0]) for row in rows])
     for *subject, state in rows:
         log.row(subject, EventType.EXPIRED, RunState(state), RunState.EXPIRED, data)
+    for schedule in {schedule for *_, schedule, _, _, _ in rows}:
+        gates.open_next(database, schedule)
     return len(rows)
 
 

@@ -79,6 +79,7 @@ class Log:
         job: str | None = None,
         worker: str | None = None,
         schedule: str | None = None,
+        slot: int | None = None,
         data: dict[str, Any] | None = None,
     ) -> None:
         """An event that is of no run."""
@@ -86,7 +87,7 @@ class Log:
         job, worker, schedule = texts
         json = to_json(data) if data else None
         self._rows.append(
-            (self.time, type.value, None, None, None, job, None, worker, schedule, None, None, self.by, json)
+            (self.time, type.value, None, None, None, job, None, worker, schedule, slot, None, self.by, json)
         )
 
     def write(self, database: Database) -> None:

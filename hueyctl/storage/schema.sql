@@ -74,6 +74,8 @@ CREATE INDEX runs_bad ON runs (state) WHERE state IN ('failed', 'revoked', 'expi
 -- The newest of a job, and of a schedule (or of none).
 CREATE INDEX runs_job ON runs (job);
 CREATE INDEX runs_schedule ON runs (schedule);
+-- The live ones of a schedule: whether its runs overlap, however long its history is.
+CREATE INDEX runs_of_schedule ON runs (schedule) WHERE schedule IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_pipeline ON runs (pipeline, position) WHERE pipeline IS NOT NULL;
 -- One live run per unique key, whoever races.
 CREATE UNIQUE INDEX runs_unique ON runs (unique_key)
@@ -159,7 +161,7 @@ CREATE TABLE starts (
 CREATE TABLE schedules (
     name       TEXT    PRIMARY KEY,
     definition TEXT    NOT NULL,
-    last_slot  INTEGER,
+    last_slot  INTEGER NOT NULL,
     changed_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
@@ -172,6 +174,8 @@ CREATE TABLE slots (
     at       INTEGER NOT NULL,
     PRIMARY KEY (schedule, slot)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX slots_at ON slots (at);
 
 -- Which run waits for which; both by number.
 CREATE TABLE edges (

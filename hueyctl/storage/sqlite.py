@@ -11,7 +11,7 @@ from hueyctl.model.definition import Retention
 from hueyctl.model.event import Event
 from hueyctl.model.run import NewRun, Run
 from hueyctl.model.transition import Settlement
-from hueyctl.storage import changes, reading, upkeep, workers
+from hueyctl.storage import changes, reading, schedules, upkeep, workers
 from hueyctl.storage.database import Database
 from hueyctl.storage.exchange import exchange
 from hueyctl.storage.opening import open_database
@@ -19,12 +19,15 @@ from hueyctl.storage.store import (
     Accepted,
     EventFilter,
     Exchange,
+    Fired,
+    Firing,
     Line,
     Pause,
     Pruned,
     Retried,
     Revocation,
     RunFilter,
+    ScheduleState,
     Want,
     Worker,
 )
@@ -86,6 +89,19 @@ class SqliteStore:
     def resume(self, kind: str, name: str, *, by: str, now: datetime) -> bool:
         return changes.resume(self.database, kind, name, by=by, now=now)
 
+    # -- schedules --------------------------------------------------------------------------------------------------
+    def define_schedules(self, definitions: Mapping[str, str], *, now: datetime) -> list[ScheduleState]:
+        return schedules.define(self.database, definitions, now=now)
+
+    def fire(self, firings: Sequence[Firing], *, now: datetime) -> list[Fired]:
+        return schedules.fire(self.database, firings, now=now)
+
+    def backfill(self, firings: Sequence[Firing], *, by: str, now: datetime) -> list[Fired]:
+        return schedules.backfill(self.database, firings, by=by, now=now)
+
+    def schedule_states(self) -> list[ScheduleState]:
+        return schedules.states(self.database)
+
     # -- workers ----------------------------------------------------------------------------------------------------
     def register(self, worker: Worker, *, now: datetime) -> None:
         workers.register(self.database, worker, now)
@@ -118,6 +134,9 @@ class SqliteStore:
 
     def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> Pruned:
         return upkeep.prune(self.database, retention, now=now, limit=limit)
+
+    def prunable(self, retention: Retention, *, now: datetime) -> tuple[int, int]:
+        return upkeep.prunable(self.database, retention, now=now)
 
     def checkpoint(self) -> None:
         self.database.checkpoint()

@@ -134,10 +134,42 @@ class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Pruned(msgspec.Struct, frozen=True):
-    """The ids of the runs that a prune deleted; `more`: it stopped at its limit, of runs or of events."""
+    """The ids of the runs that a prune deleted, and how many events; `more`: it stopped at its limit of either."""
 
     runs: tuple[str, ...]
     more: bool
+    events: int = 0
+
+
+class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store knows of a schedule. `definition` is the hash of what it was when it was last defined; nothing at
+    or below `last_slot` is decided any more, but by a backfill."""
+
+    name: str
+    definition: str
+    last_slot: datetime
+    changed_at: datetime
+
+
+class Firing(msgspec.Struct, frozen=True, kw_only=True):
+    """A slot to be decided: `run` is what it is to start, None where it was missed (`reason` says why)."""
+
+    schedule: str
+    definition: str
+    slot: datetime
+    run: NewRun | None
+    overlap: Literal["skip", "queue", "allow", "replace"] = "skip"
+    reason: str | None = None
+
+
+class Fired(msgspec.Struct, frozen=True):
+    """What became of a slot: `fired` (`run` is the run's id), `skipped` or `missed` (for `reason`), `paused` (it
+    passed), `past` (it was decided before), or `foreign` (the store has another definition of its schedule)."""
+
+    firing: Firing
+    outcome: Literal["fired", "skipped", "missed", "paused", "past", "foreign"]
+    run: str | None = None
+    reason: str | None = None
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,6 +216,22 @@ class Store(Protocol):
     def resume(self, kind: str, name: str, *, by: str, now: datetime) -> bool:
         """Unset a switch; False where it wasn't set."""
 
+    # -- schedules --------------------------------------------------------------------------------------------------
+    def define_schedules(self, definitions: Mapping[str, str], *, now: datetime) -> list[ScheduleState]:
+        """Enter schedules (name to definition hash): those that are new or have changed start from now. Returns all
+        that the store knows, others' too."""
+
+    def fire(self, firings: Sequence[Firing], *, now: datetime) -> list[Fired]:
+        """Decide these slots (of each schedule in their order), durably: each once, whoever asks. A run whose
+        schedule has others under way is skipped, waits for their end, goes beside them or takes their place, as
+        `overlap` says."""
+
+    def backfill(self, firings: Sequence[Firing], *, by: str, now: datetime) -> list[Fired]:
+        """Decide these slots although they are past, except those that have fired before."""
+
+    def schedule_states(self) -> list[ScheduleState]:
+        """Every schedule that was ever defined, by name."""
+
     # -- workers ----------------------------------------------------------------------------------------------------
     def register(self, worker: Worker, *, now: datetime) -> None:
         """Enter a worker (or its new definitions, after a reload) and write its event. Its locks are held already."""
@@ -221,6 +269,9 @@ class Store(Protocol):
     def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> Pruned:
         """Delete at most `limit` runs and as many events past their retention, in one transaction. The output of the
         runs is the caller's to delete."""
+
+    def prunable(self, retention: Retention, *, now: datetime) -> tuple[int, int]:
+        """How many runs and how many events are past their retention. Counting events reads all of them."""
 
     def checkpoint(self) -> None:
         """Move the log into the main file and shorten it, where the store has such a thing."""

@@ -43,6 +43,15 @@ DELETE FROM runs WHERE n IN (
 # The oldest by number: an event that a wrong clock put into the future waits, with what is behind it, for that time.
 PRUNE_EVENTS: Final = "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?) AND time < ?"
 
+PRUNABLE_RUNS: Final = "SELECT count(*) FROM runs WHERE state = ? AND finished_at < ? AND finished_at IS NOT NULL"
+
+PRUNABLE_EVENTS: Final = "SELECT count(*) FROM events WHERE time < ?"
+
+# A slot that is gone can't come back: `last_slot` is above it.
+PRUNE_SLOTS: Final = """
+DELETE FROM slots WHERE (schedule, slot) IN (SELECT schedule, slot FROM slots WHERE at < ? ORDER BY at LIMIT ?)
+"""
+
 ENDED_BADLY: Final = ("failed", "revoked", "expired", "skipped")
 
 
@@ -88,9 +97,18 @@ def prune(database: Database, retention: Retention, *, now: datetime, limit: int
             if len(ids) < limit:
                 ids += [row[0] for row in database.all(PRUNE_RUNS, state, before, limit - len(ids))]
         events = database.run(PRUNE_EVENTS, limit, _before(now, retention.events))
+        database.run(PRUNE_SLOTS, _before(now, retention.events), limit)
         failpoint("prune.before", ids or events)
     failpoint("prune.after", ids or events)
-    return Pruned(tuple(ids), more=len(ids) == limit or events == limit)
+    return Pruned(tuple(ids), more=len(ids) == limit or events == limit, events=events)
+
+
+def prunable(database: Database, retention: Retention, *, now: datetime) -> tuple[int, int]:
+    """`Store.prunable`."""
+    with database.snapshot():
+        counts = [database.one(PRUNABLE_RUNS, state, before) for state, before in _ends(retention, now)]
+        events = database.one(PRUNABLE_EVENTS, _before(now, retention.events))
+    return sum(row[0] for row in counts if row), events[0] if events else 0
 
 
 def _admit(database: Database, queue: str, job: str, hold: str, log: Log) -> int:

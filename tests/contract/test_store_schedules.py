@@ -1,0 +1,219 @@
+"""Schedules, over every store: a slot is decided once, and runs of a schedule overlap as it says."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from scene import Opener
+
+from hueyctl.model.definition import Retention
+from hueyctl.model.outcome import Exited
+from hueyctl.model.run import Message, NewRun, RunState
+from hueyctl.model.transition import Done, Final, Retry, Settlement, Verdict
+from hueyctl.storage.store import EventFilter, Fired, Firing, JobPolicy, Pause, RunFilter, Store, Want, Worker
+
+START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+WORKER = Worker(
+    id="w1", host="h", pid=1, version="0", file="f", concurrency=10, jobs=("tick",), queues=None, lease_s=30,
+    started_at=START, beat_at=START,
+)  # fmt: skip
+WANT = Want(worker="w1", limit=10, jobs={"tick": JobPolicy(retries=1)})
+
+
+def firing(slot: datetime, *, overlap: str = "skip", definition: str = "d1", missed: str | None = None) -> Firing:
+    run = NewRun(id=str(uuid.uuid4()), job="tick", message=Message(), trigger="schedule", schedule="s", slot=slot)
+    return Firing(
+        schedule="s",
+        definition=definition,
+        slot=slot,
+        run=None if missed else run,
+        overlap=overlap,  # type: ignore[arg-type]
+        reason=missed,
+    )
+
+
+def fire(store: Store, slot: datetime, **more: str) -> Fired:
+    (fired,) = store.fire([firing(slot, **more)], now=slot)
+    return fired
+
+
+@pytest.fixture
+def scheduled(opener: Opener) -> Iterator[Store]:
+    """A store with a worker, and a schedule that was defined at START."""
+    store = opener()
+    store.register(WORKER, now=START)
+    store.define_schedules({"s": "d1"}, now=START)
+    yield store
+    store.close()
+
+
+def settle(store: Store, id: str, verdict: Verdict, now: datetime) -> None:
+    run = store.get(id)
+    assert run is not None
+    assert run.token is not None
+    settlement = Settlement(n=run.n, token=run.token, verdict=verdict, outcome=Exited(0), ended_at=now)
+    assert store.exchange([settlement], None, now=now).stale == ()
+
+
+def states(store: Store) -> list[str]:
+    return [run.state.value for run in reversed(store.runs(RunFilter(), limit=None))]
+
+
+def test_a_slot_makes_one_run_with_its_event(scheduled: Store) -> None:
+    slot = START + MINUTE
+    fired = fire(scheduled, slot)
+    assert fired.outcome == "fired"
+    assert fired.run is not None
+    run = scheduled.get(fired.run)
+    assert run is not None
+    assert (run.schedule, run.scheduled_at, run.trigger, run.state) == ("s", slot, "schedule", RunState.QUEUED)
+    (event,) = scheduled.events(EventFilter(run=fired.run), after=0, limit=10)
+    assert (event.type, event.schedule, event.slot, event.by) == ("enqueued", "s", slot, "schedule s")
+
+
+def test_a_slot_is_decided_once_whoever_asks(scheduled: Store) -> None:
+    slot = START + MINUTE
+    assert fire(scheduled, slot).outcome == "fired"
+    assert fire(scheduled, slot).outcome == "past"
+    assert fire(scheduled, slot - timedelta(seconds=1)).outcome == "past"
+    assert len(states(scheduled)) == 1
+
+
+def test_a_slot_does_not_come_back_when_its_run_was_pruned(scheduled: Store) -> None:
+    slot = START + MINUTE
+    fired = fire(scheduled, slot)
+    assert fired.run is not None
+    scheduled.exchange([], WANT, now=slot)
+    settle(scheduled, fired.run, Done(), slot)
+    later = slot + timedelta(days=100)
+    keep = Retention(succeeded=timedelta(0), failed=timedelta(0), events=timedelta(0))
+    scheduled.prune(keep, now=later)
+    assert scheduled.get(fired.run) is None
+    assert fire(scheduled, slot).outcome == "past"
+
+
+def test_a_new_schedule_starts_from_now_and_a_changed_one_too(scheduled: Store) -> None:
+    assert fire(scheduled, START).outcome == "past"
+    scheduled.define_schedules({"s": "d2"}, now=START + 10 * MINUTE)
+    assert fire(scheduled, START + 9 * MINUTE, definition="d2").outcome == "past"
+    assert fire(scheduled, START + 11 * MINUTE, definition="d2").outcome == "fired"
+
+
+def test_defining_it_again_unchanged_changes_nothing(scheduled: Store) -> None:
+    (state,) = scheduled.define_schedules({"s": "d1"}, now=START + 10 * MINUTE)
+    assert state.last_slot == START
+    assert fire(scheduled, START + MINUTE).outcome == "fired"
+
+
+def test_who_has_another_definition_fires_nothing(scheduled: Store) -> None:
+    assert fire(scheduled, START + MINUTE, definition="other").outcome == "foreign"
+    assert states(scheduled) == []
+    assert fire(scheduled, START + MINUTE).outcome == "fired"
+
+
+def test_a_missed_slot_is_an_event_with_its_reason(scheduled: Store) -> None:
+    slot = START + MINUTE
+    assert fire(scheduled, slot, missed="no worker was running").outcome == "missed"
+    (event,) = scheduled.events(EventFilter(types=("missed",)), after=0, limit=10)
+    assert (event.schedule, event.slot, event.data["reason"]) == ("s", slot, "no worker was running")
+    assert fire(scheduled, slot).outcome == "past"
+
+
+def test_overlap_skip_leaves_a_slot_out_while_a_run_is_live_in_retry_too(scheduled: Store) -> None:
+    first = fire(scheduled, START + MINUTE)
+    assert first.run is not None
+    scheduled.exchange([], WANT, now=START + MINUTE)
+    assert fire(scheduled, START + 2 * MINUTE).outcome == "skipped"
+    settle(scheduled, first.run, Retry(timedelta(hours=1), 0), START + 2 * MINUTE)
+    skipped = fire(scheduled, START + 3 * MINUTE)
+    assert skipped.outcome == "skipped"
+    assert skipped.reason is not None
+    assert first.run[:8] in skipped.reason
+    assert [event.slot for event in scheduled.events(EventFilter(types=("skipped",)), after=0, limit=10)] == [
+        START + 2 * MINUTE,
+        START + 3 * MINUTE,
+    ]
+
+
+def test_overlap_allow_starts_one_beside_the_other(scheduled: Store) -> None:
+    fire(scheduled, START + MINUTE, overlap="allow")
+    fire(scheduled, START + 2 * MINUTE, overlap="allow")
+    assert len(scheduled.exchange([], WANT, now=START + 2 * MINUTE).claims) == 2
+
+
+def test_overlap_queue_lets_one_wait_for_the_end_of_the_first(scheduled: Store) -> None:
+    first = fire(scheduled, START + MINUTE, overlap="queue")
+    assert first.run is not None
+    scheduled.exchange([], WANT, now=START + MINUTE)
+    second = fire(scheduled, START + 2 * MINUTE, overlap="queue")
+    third = fire(scheduled, START + 3 * MINUTE, overlap="queue")
+    assert (second.outcome, third.outcome) == ("fired", "skipped")
+    assert scheduled.exchange([], WANT, now=START + 3 * MINUTE).claims == ()
+    settle(scheduled, first.run, Retry(timedelta(0), 0), START + 4 * MINUTE)  # it is not over yet
+    (claim,) = scheduled.exchange([], WANT, now=START + 4 * MINUTE).claims
+    assert claim.run.id == first.run
+    settle(scheduled, first.run, Final(), START + 5 * MINUTE)
+    (claim,) = scheduled.exchange([], WANT, now=START + 5 * MINUTE).claims
+    assert claim.run.id == second.run
+
+
+@pytest.mark.parametrize("end", ["revoked", "rescued"])
+def test_who_waits_for_a_run_goes_on_however_that_ended(scheduled: Store, end: str) -> None:
+    first = fire(scheduled, START + MINUTE, overlap="queue")
+    assert first.run is not None
+    want = Want(worker="w1", limit=10, jobs={"tick": JobPolicy(on_worker_lost="fail")})
+    scheduled.exchange([], want, now=START + MINUTE)
+    second = fire(scheduled, START + 2 * MINUTE, overlap="queue")
+    if end == "revoked":
+        settle(scheduled, first.run, Retry(timedelta(hours=9), 0), START + 2 * MINUTE)
+        scheduled.revoke([first.run], kill=False, by="me", now=START + 3 * MINUTE)
+    else:
+        scheduled.rescue("w1", cause="x", now=START + 3 * MINUTE)
+        scheduled.register(WORKER, now=START)
+    (claim,) = scheduled.exchange([], WANT, now=START + 4 * MINUTE).claims
+    assert claim.run.id == second.run
+
+
+def test_overlap_replace_revokes_what_waits_and_stops_what_runs(scheduled: Store) -> None:
+    first = fire(scheduled, START + MINUTE, overlap="replace")
+    assert first.run is not None
+    scheduled.exchange([], WANT, now=START + MINUTE)
+    second = fire(scheduled, START + 2 * MINUTE, overlap="replace")
+    third = fire(scheduled, START + 3 * MINUTE, overlap="replace")
+    assert states(scheduled) == ["running", "revoked", "queued"]
+    run = scheduled.get(first.run)
+    assert run is not None
+    assert run.killing
+    assert (second.outcome, third.outcome) == ("fired", "fired")
+    assert scheduled.exchange([], WANT, now=START + 3 * MINUTE).claims == ()
+    settle(scheduled, first.run, Final(), START + 4 * MINUTE)
+    (claim,) = scheduled.exchange([], WANT, now=START + 4 * MINUTE).claims
+    assert claim.run.id == third.run
+    assert states(scheduled) == ["revoked", "revoked", "running"]
+
+
+@pytest.mark.parametrize(("kind", "name"), [("schedule", "s"), ("all", "")])
+def test_the_slots_of_a_pause_neither_fire_nor_count_as_missed(scheduled: Store, kind: str, name: str) -> None:
+    pause = Pause(kind=kind, name=name, note=None, by="me", at=START)  # type: ignore[arg-type]
+    scheduled.pause([pause])
+    assert fire(scheduled, START + MINUTE).outcome == "paused"
+    scheduled.resume(kind, name, by="me", now=START + 5 * MINUTE)
+    assert fire(scheduled, START + 4 * MINUTE).outcome == "past"
+    assert fire(scheduled, START + 6 * MINUTE).outcome == "fired"
+    assert scheduled.events(EventFilter(types=("missed", "skipped")), after=0, limit=10) == []
+
+
+def test_a_backfill_goes_below_the_last_slot_but_not_twice_to_one_that_ran(scheduled: Store) -> None:
+    fire(scheduled, START + MINUTE, overlap="allow")
+    fire(scheduled, START + 2 * MINUTE, missed="late")
+    wanted = [firing(START + n * MINUTE, overlap="allow") for n in (-1, 1, 2)]
+    fired = scheduled.backfill(wanted, by="me", now=START + 3 * MINUTE)
+    assert [each.outcome for each in fired] == ["fired", "past", "fired"]
+    again = scheduled.backfill(wanted, by="me", now=START + 3 * MINUTE)
+    assert [each.outcome for each in again] == ["past", "past", "past"]
+    (state,) = scheduled.schedule_states()
+    assert state.last_slot == START + 2 * MINUTE
