@@ -53,7 +53,7 @@ class CurrentRun:
         """
         if self.progress_path is None:
             return
-        line = f"{done:g}/{total:g} {' '.join(text.split())}".rstrip() + "\n"
+        line = f"{_number(done)}/{_number(total)} {' '.join(text.split())}".rstrip() + "\n"
         fresh = f"{self.progress_path}.{os.getpid()}.{threading.get_ident()}"
         try:
             os.makedirs(os.path.dirname(self.progress_path), mode=0o700, exist_ok=True)
@@ -62,6 +62,10 @@ class CurrentRun:
             os.replace(fresh, self.progress_path)
         except OSError:
             return
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else str(value)
 
 
 def current_run() -> CurrentRun:
