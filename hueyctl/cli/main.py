@@ -43,6 +43,8 @@ COMMANDS = {
     "pause": "change:pause",
     "resume": "change:resume",
     "events": "events:events",
+    "prune": "upkeep:prune",
+    "backup": "upkeep:backup",
 }
 """Each command's function (or, for a group, its Typer), as `module:name` in this package."""
 

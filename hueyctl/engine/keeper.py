@@ -11,10 +11,10 @@ Promises:
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 
 from hueyctl.engine.heart import pause_between_beats
 from hueyctl.engine.log import WorkerLog
@@ -25,10 +25,11 @@ from hueyctl.storage.bell import ring
 from hueyctl.storage.locks import HeldLock, hold, worker_is_dead
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import Store, Worker
+from hueyctl.storage.tidying import Tidied, orphan_steps, prune_steps
 
 WAL_MAX_BYTES = 4 * 1024 * 1024
-PRUNE_BATCH = 500
-PRUNE_S = 1.0  # then others are looked after again
+TIDY_S = 1.0  # then others are looked after again
+ORPHANS_EVERY_S = 86_400.0  # few are ever there, and looking for them takes a look at every run's output
 
 
 class BeatWatch:
@@ -77,6 +78,8 @@ class Keeper(Periodic):
         self._worker, self._place, self._project, self._log = worker, place, project, log
         self._watch = BeatWatch(pause_s)
         self._maintenance: HeldLock | None = None
+        self._orphans: Iterator[Tidied] = iter(())  # a search under way, over many turns
+        self._orphans_at = time.monotonic()
 
     def turn(self, store: Store) -> None:
         try:
@@ -111,17 +114,21 @@ class Keeper(Periodic):
             self._maintenance = hold(self._place.maintenance_lock)
         if self._maintenance is None:
             return
-        started = time.monotonic()
-        more = True
-        while more and not self.stopping and time.monotonic() - started < PRUNE_S:
-            pruned = store.prune(self._project().retention, now=datetime.now(UTC), limit=PRUNE_BATCH)
-            for run in pruned.runs:
-                shutil.rmtree(self._place.output / run, ignore_errors=True)
-            more = pruned.more
-        if more:
+        if not self._tidy(store, time.monotonic() + TIDY_S):
             self.wake()
         if self._wal_bytes() > WAL_MAX_BYTES:
             store.checkpoint()
+
+    def _tidy(self, store: Store, deadline: float) -> bool:
+        """Delete what is to be deleted; False: time was up before all was."""
+        now = datetime.now(UTC)
+        if time.monotonic() >= self._orphans_at:
+            self._orphans_at = time.monotonic() + ORPHANS_EVERY_S
+            self._orphans = orphan_steps(store, self._place, now=now)
+        for _ in chain(prune_steps(store, self._place, self._project().retention, now=now), self._orphans):
+            if self.stopping or time.monotonic() >= deadline:
+                return False
+        return True
 
     def _wal_bytes(self) -> int:
         try:

@@ -21,6 +21,8 @@ from hueyctl.storage.place import Place, refuse_network
 
 # What leads from each version to the next; the first version has none before it.
 MIGRATIONS: Final[dict[int, str]] = {}
+# A reader waits for nobody but one who recovers the log after a crash.
+READ_BUSY_S: Final = 5.0
 
 
 def open_database(path: Path, *, create: bool, migrate: bool, read_only: bool, busy_s: float) -> Database:
@@ -42,6 +44,17 @@ def open_database(path: Path, *, create: bool, migrate: bool, read_only: bool, b
         database.close()
         raise
     return database
+
+
+def open_as_it_is(path: Path) -> Database:
+    """Open for reading, whatever version wrote it (a newer one's is refused), wherever it lies.
+
+    Raises:
+        StoreError: see `sqlite.open_store`.
+    """
+    path = Path(os.path.abspath(path))
+    _check_file(path)
+    return Database(path, read_only=True, busy_s=READ_BUSY_S)
 
 
 def _check_file(path: Path) -> None:
@@ -103,14 +116,23 @@ def _make(path: Path) -> None:
                 f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {SCHEMA_VERSION};\n"
                 f"PRAGMA synchronous = FULL; BEGIN;\n{schema};\nCOMMIT; PRAGMA journal_mode = WAL;"
             )
+        # The names of new folders on the way to it, before anybody can find a store in them and have runs accepted.
+        for folder in path.parents[1:]:
+            with suppress(PermissionError):  # such a folder isn't ours, and its names aren't new
+                _sync_names(folder)
         new.rename(path)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync_names(path.parent)
     except (OSError, sqlite3.Error) as exc:
         raise StoreError(f"{path}: the store can't be made: {exc}") from exc
+
+
+def _sync_names(folder: Path) -> None:
+    """Put the names in `folder` on the disk: the sync of a file says nothing about its name."""
+    fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _migrate(database: Database, place: Place) -> None:

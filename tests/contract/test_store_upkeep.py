@@ -156,6 +156,18 @@ def test_pruning_goes_in_steps(scene: Scene) -> None:
     assert scene.store.last_events(EventFilter(), limit=10) == []
 
 
+def test_what_would_be_pruned_is_what_is_pruned(scene: Scene) -> None:
+    ended(scene)
+    scene.pass_time(days=8)
+    assert scene.store.prunable(WEEK, now=scene.now) == (1, 0)
+    scene.pass_time(days=30)
+    expected = scene.store.prunable(WEEK, now=scene.now)
+    assert expected[0] == 4
+    pruned = scene.store.prune(WEEK, now=scene.now)
+    assert (len(pruned.runs), pruned.events) == expected
+    assert scene.store.prunable(WEEK, now=scene.now) == (0, 0)
+
+
 def test_a_retention_longer_than_the_calendar_keeps_everything(scene: Scene) -> None:
     for_ever = Retention(succeeded=timedelta(days=10**6), failed=timedelta(days=10**6), events=timedelta(days=10**6))
     ended(scene)

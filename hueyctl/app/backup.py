@@ -1,0 +1,23 @@
+"""A consistent copy of the store, while workers go on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hueyctl.app.session import Session
+from hueyctl.storage.backup import Backup
+from hueyctl.storage.backup import back_up as copy_store
+
+__all__ = ["Backup", "back_up"]
+
+
+def back_up(session: Session, file: Path, *, replace: bool = False) -> Backup:
+    """Copy the store to `file`; what runs have printed is not in it.
+
+    Raises:
+        Refused: `file` is there and `replace` is false, is part of a store, or can't be written; nothing is left of it.
+        StoreDamaged: the store is damaged; no copy is kept.
+        StoreError: the store can't be read.
+    """
+    return copy_store(session.place.store, Path(os.path.abspath(file)), replace=replace)

@@ -1,0 +1,62 @@
+"""`hueyctl backup`, `prune` and `doctor`: looking after the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+from hueyctl.cli.answer import Answer, Line
+from hueyctl.cli.options import timeout
+from hueyctl.cli.settings import settings
+from hueyctl.cli.words import count, size
+
+
+def backup(
+    target: Annotated[str, typer.Argument(metavar="FILE", help="Where the copy goes.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE if it is there.")] = False,
+) -> Answer:
+    """Copy the store into one file, consistently, while workers go on. The output of runs is not in it."""
+    from hueyctl.app.backup import back_up
+
+    made = back_up(settings.session(), Path(target), replace=force)
+    document = {"file": str(made.file), "size": made.size, "runs": made.runs, "last_seq": made.last_seq}
+    output = settings.session().place.output
+    return Answer(
+        documents=[{"backup": document}],
+        blocks=[Line(f"wrote {target}: {count(made.runs, 'run')}, {size(made.size)}, checked")],
+        notes=[f"what runs have printed is not in it: that is in {output}"],
+    )
+
+
+def prune(
+    succeeded: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Keep succeeded runs so long; otherwise as jobs.toml says.")
+    ] = None,
+    failed: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="Keep failed, revoked, expired and skipped runs so long.")
+    ] = None,
+    events: Annotated[str | None, typer.Option(metavar="DURATION", help="Keep events so long.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, say what would be.")] = False,
+) -> Answer:
+    """Delete ended runs with their output, and events, that are past their retention. Workers do so by themselves."""
+    from hueyctl.app import prune as pruning
+    from hueyctl.app.changes import utc_now
+
+    session = settings.session()
+    given = {
+        name: kept
+        for name, text in (("succeeded", succeeded), ("failed", failed), ("events", events))
+        if (kept := timeout(name, text)) is not None
+    }
+    retention = msgspec.structs.replace(session.project.retention, **given)
+    found = (pruning.would_prune if dry_run else pruning.prune)(session, retention, now=utc_now())
+    parts = [count(found.runs, "run"), count(found.events, "event")]
+    parts += [f"{count(found.folders, 'output folder')} without a run"] if found.folders else []
+    kept_s = {name: getattr(retention, name).total_seconds() for name in retention.__struct_fields__}
+    return Answer(
+        documents=[{"pruned": {**msgspec.to_builtins(found), "dry_run": dry_run, "retention": kept_s}}],
+        blocks=[Line(f"{'would delete' if dry_run else 'deleted'} {', '.join(parts)}")],
+    )
