@@ -15,6 +15,7 @@ from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch
 from hueyctl.errors import WaitTimeout
 from hueyctl.model.run import LIVE, Run, RunState
+from hueyctl.process.client import kill_what_outlived
 from hueyctl.storage.locks import worker_is_dead
 from hueyctl.storage.store import Pause, Revocation, RunFilter
 
@@ -210,7 +211,7 @@ def _stopped(session: Session, ids: Sequence[str], timeout: timedelta | None, cl
     with Watch(session) as watch:
         for id in ids:
             while (run := store.get(id)) and run.state is RunState.RUNNING:
-                if run.worker and worker_is_dead(session.place, run.worker):
+                if run.worker and _is_dead_with_all_it_ran(session, run.worker):
                     # Nobody else may be alive to find that out.
                     store.rescue(run.worker, cause="its worker died", now=clock())
                     session.ring()
@@ -219,3 +220,7 @@ def _stopped(session: Session, ids: Sequence[str], timeout: timedelta | None, cl
                     raise WaitTimeout(f"run {id[:8]} of {run.job} still runs", hint=hint)
             if run:
                 yield run
+
+
+def _is_dead_with_all_it_ran(session: Session, worker: str) -> bool:
+    return worker_is_dead(session.place, worker) and kill_what_outlived(session.place.guard_lock(worker))

@@ -3,7 +3,7 @@
 Promises:
 - A worker is rescued when both its locks are free, or when its beat stood still for a whole lease of this thread's own
   monotonic clock, counting only time in which the store could be written: whoever could not beat then, because
-  nobody could write, is not taken for dead.
+  nobody could write, is not taken for dead. Before its runs are given back, what it may have left running is killed.
 - One worker of a store prunes and checkpoints (the holder of the maintenance lock); every one rescues, since a
   rescue is fenced, and the holder of that lock may be the one that hangs.
 """
@@ -21,6 +21,7 @@ from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.periodic import Periodic
 from hueyctl.errors import StoreBusy, StoreFull
 from hueyctl.model.definition import Project
+from hueyctl.process.client import kill_what_outlived
 from hueyctl.storage.bell import ring
 from hueyctl.storage.locks import HeldLock, hold, worker_is_dead
 from hueyctl.storage.place import Place
@@ -99,10 +100,15 @@ class Keeper(Periodic):
         dead = {worker.id: "its processes are gone" for worker in others if worker_is_dead(self._place, worker.id)}
         served = served_by([worker for worker in workers if worker.id not in dead])
         changed = store.sweep(served=served, now=datetime.now(UTC))
-        for worker in self._watch.observe(others, time.monotonic()):  # the sweep could write, so the others could beat
-            dead.setdefault(worker.id, f"no heartbeat for {worker.lease_s:g} s")
+        # The sweep could write, so the others could beat.
+        silent = {worker.id: worker for worker in self._watch.observe(others, time.monotonic())}
+        for id, worker in silent.items():
+            dead.setdefault(id, f"no heartbeat for {worker.lease_s:g} s")
         for id, cause in dead.items():
             self._log.warning(f"worker {id} is dead: {cause}")
+            if not kill_what_outlived(self._place.guard_lock(id)) and id not in silent:
+                self._log.warning(f"what worker {id} ran can't be killed yet; its runs are given back when it is gone")
+                continue
             for run in store.rescue(id, cause=cause, now=datetime.now(UTC)):
                 changed += 1
                 self._log.warning(f"{run.job} {run.id[:8]} attempt {run.attempt} was lost with it; now {run.state}")

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from hueyctl.model.outcome import Lost
 from hueyctl.process import kin
@@ -178,3 +179,9 @@ def become_subreaper() -> bool:
 def kill_descendants() -> None:
     """Kill everything below this process, and return when it is gone."""
     kin.kill_everything_below()
+
+
+def kill_what_outlived(guard_lock: Path, *, within_s: float = 5.0) -> bool:
+    """Kill what a worker and its guard, both dead, have left running; False: not all of it is gone after `within_s`
+    seconds."""
+    return kin.kill_family(guard_lock, within_s=within_s)

@@ -45,7 +45,6 @@ from hueyctl.process.wire import (
     pack,
 )
 
-KIN = "HUEYCTL_KIN"  # the variable by which descendants of a leader are known, guards within guards included
 LEASE_SHARE = 2 / 3
 RETIRE_S = 5.0  # what a child that is no longer needed has for its exit handlers
 CLEAR_AGAIN_S = 0.02
@@ -69,7 +68,7 @@ def main(sock: socket.socket, *, lock: Path, lease_s: float, on_exit: Callable[[
     lock = lock.absolute()  # the current folder changes with every launch
     held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(held, fcntl.LOCK_EX)
-    guard = _Guard(sock, lease_s)
+    guard = _Guard(sock, lease_s, kin.family(lock))
     try:
         guard.serve()
     except BaseException as exc:
@@ -95,7 +94,9 @@ def _keep_low_descriptors(sock: socket.socket) -> socket.socket:
 
 
 class _Guard:
-    def __init__(self, sock: socket.socket, lease_s: float) -> None:
+    def __init__(self, sock: socket.socket, lease_s: float, family: str) -> None:
+        # With its pid: a second guard of the same worker numbers its leaders from 1 again.
+        self._family = f"{family}-{os.getpid()}"
         self._selector = selectors.DefaultSelector()
         self._worker, self._unpacker, self._outbox = sock, Unpacker(), Outbox()
         self._patience = lease_s * LEASE_SHARE
@@ -284,7 +285,7 @@ class _Guard:
     ) -> tuple[int, int, int, int]:
         """Start a leader with `others` as its stdin and (a child's) descriptor 3: its pid, its serial, its pipes."""
         serial = next(self._serials)
-        env[KIN] = f"{env.get(KIN, '')}/{os.getpid()}.{serial}"
+        env[kin.KIN] = f"{env.get(kin.KIN, '')}/{self._family}.{serial}"
         try:
             stdout, to_stdout = os.pipe()
         except OSError as exc:
@@ -500,8 +501,8 @@ class _Guard:
     def _owners(self, pid: int) -> set[Attempt]:
         """The attempts that this orphan may belong to: the one whose mark it carries, or in whose group it is, and
         otherwise everyone that is under way now."""
-        mark = f"{os.getpid()}."
-        for part in (kin.variable(pid, KIN) or "").split("/"):
+        mark = f"{self._family}."
+        for part in (kin.variable(pid, kin.KIN) or "").split("/"):
             if part.startswith(mark):
                 leader = self._by_serial.get(int(part.removeprefix(mark)))
                 return {leader.attempt} if leader is not None and leader.attempt is not None else set()

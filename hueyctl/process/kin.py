@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import NamedTuple
+
+KIN = "HUEYCTL_KIN"  # the variable by which descendants of a leader are known, guards within guards included
 
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _VMSTAT = "/proc/vmstat"
+CLEAR_AGAIN_S = 0.02
 _SURELY_WHOLE = 3000  # bytes: a read of /proc ends at a page
 
 
@@ -145,6 +151,51 @@ def kill_everything_below(groups: Iterable[int] = ()) -> None:
                 signal_pid(pid, signal.SIGKILL)
             kill_below([me])
             os.waitpid(-1, 0)
+
+
+def family(lock: Path) -> str:
+    """What the guard that holds `lock` marks its family with, in `KIN`. By the lock's whole path: a copy of a store
+    has workers of the same names, and their families are not its business."""
+    return hashlib.blake2b(os.fsencode(os.path.realpath(lock)), digest_size=8).hexdigest()
+
+
+def kill_family(lock: Path, *, within_s: float) -> bool:
+    """KILL what is left of the family of the guard that held `lock`, and see it gone; False: some of it still is there.
+
+    For the case that a worker and its guard were killed at the same instant: then nobody is left who would have done
+    it. It is the mark that tells, and descent from someone marked; so on Linux alone, and a daemon that has cleared
+    its environment is not found.
+    """
+    mark = f"/{family(lock)}-"
+    deadline = time.monotonic() + within_s
+    left: dict[int, Process] = {}
+    while True:
+        for pid in _marked(mark):
+            for process in (look(pid), *below([pid])):
+                if process is not None:
+                    left[process.pid] = process
+        left = {pid: process for pid, process in left.items() if _lives(process)}
+        if not left:
+            return True
+        for pid in left:
+            signal_pid(pid, signal.SIGKILL)
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(CLEAR_AGAIN_S)
+
+
+def _marked(mark: str) -> list[int]:
+    try:
+        pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+    me = os.getpid()
+    return [pid for pid in pids if pid != me and mark in (variable(pid, KIN) or "")]
+
+
+def _lives(process: Process) -> bool:
+    now = look(process.pid)
+    return now is not None and now.born == process.born and now.state not in "ZX"
 
 
 def _own_children() -> list[int]:

@@ -24,6 +24,7 @@ class Guarded:
 
     def __init__(self, dir: Path, *, lease_s: float = HOUR, prefix: tuple[str, ...] = ()) -> None:
         self.dir = dir
+        dir.mkdir(exist_ok=True)
         self.lock = dir / "guard.lock"
         (dir / "bell").mkdir(exist_ok=True)
         (dir / "output").mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ from guarded import Guarded, eventually, lives, out, pid_in
 
 from hueyctl.model.outcome import Exited, Lost, Stopped, TimedOut
 from hueyctl.process import kin
+from hueyctl.process.client import kill_what_outlived
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -273,3 +274,29 @@ def test_signals_to_the_guard_end_nothing(guarded: Guarded) -> None:
         os.kill(guarded.guard.pid, number)
     assert under.end().outcome == Exited(0)
     assert under.printed() == b"up\ndown\n"
+
+
+def test_what_outlives_worker_and_guard_killed_at_once_is_found_and_killed(tmp_path: Path) -> None:
+    """Nobody is left then who would kill it: whoever rescues its runs does, by the mark and by descent."""
+    text = "env -i sleep 300 & echo $! > unmarked; (setsid sleep 300 & echo $! > away); echo $$ > leader; wait"
+    specs = f"[guarded.script({text!r})]"
+    tests = str(Path(__file__).parent)
+    code = WORKER.format(tests=tests, root=str(ROOT), dir=str(tmp_path), lease_s=3600.0, specs=specs)
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        guard = int(process.stdout.readline())
+        started = [pid_in(tmp_path / name) for name in ("unmarked", "away", "leader")]
+        other = Guarded(tmp_path / "other")
+        theirs = other.begin(other.script("echo up; sleep 300"))
+        eventually(lambda: theirs.printed() == b"up\n")
+        # The worker can't clear up after its guard, nor the guard after its worker: neither runs in between.
+        process.send_signal(signal.SIGSTOP)
+        os.kill(guard, signal.SIGSTOP)
+        os.kill(guard, signal.SIGKILL)
+        process.kill()
+    eventually(lambda: is_free(tmp_path / "guard.lock"))
+    assert all(lives(pid) for pid in started)
+    assert kill_what_outlived(tmp_path / "guard.lock")
+    assert [pid for pid in started if lives(pid)] == []
+    assert not theirs.over
+    other.guard.close(10)
