@@ -92,7 +92,7 @@ def _fields(text: str) -> tuple[str, ...]:
         raise ValueError(foreign)
     if len(words) == 5:
         words = ["0", *words]
-    fields = tuple(word.upper() for word in words)
+    fields = tuple(_narrowed(word.upper(), index) for index, word in enumerate(words))
     for index, field in enumerate(fields):
         if not _sound(field, index):
             name, range_ = _FIELDS[index]
@@ -100,6 +100,17 @@ def _fields(text: str) -> tuple[str, ...]:
     if not _sound(" ".join(fields)):
         raise ValueError(_NEVER_COMES)
     return fields
+
+
+def _narrowed(field: str, index: int) -> str:
+    """The field with a range of one value and a step (`5-5/10`) as that value: cronsim takes it for `5/10`, which goes
+    on to the end."""
+    parts = []
+    for part in field.split(","):
+        ends = re.fullmatch(r"(\w+)-(\w+)/[0-9]*[1-9][0-9]*", part)
+        one = ends and _number(ends[1], index) == _number(ends[2], index) >= 0
+        parts.append(ends[1] if ends and one else part)
+    return ",".join(parts)
 
 
 def _sound(text: str, index: int | None = None) -> bool:
@@ -174,10 +185,16 @@ def _hint(field: str, index: int) -> str:
 def _turned(first: str, last: str, index: int) -> str:
     """The hint for a range that runs backwards over the end of its field."""
     lowest, highest = ((0, 59), (0, 59), (0, 23), (1, 31), (1, 12), (0, 6))[index]
-    names = {4: ["", *_MONTHS], 5: _DAYS}.get(index, [])
-    numbers = [names.index(end) if end in names else int(end) if re.fullmatch(r"[0-9]{1,2}", end) else -1
-               for end in (first, last)]  # fmt: skip
-    if not lowest <= numbers[1] < numbers[0] <= highest:
+    begin, end = _number(first, index), _number(last, index)
+    if not lowest <= end < begin <= highest:
         return ""
-    parts = [(numbers[0], highest), (lowest, numbers[1])]
+    parts = [(begin, highest), (lowest, end)]
     return "a range goes upward: write " + ",".join(f"{a}-{b}" if a != b else str(a) for a, b in parts)
+
+
+def _number(word: str, index: int) -> int:
+    """The value of a number or a name of this field; -1 where it is neither."""
+    names = {4: ["", *_MONTHS], 5: _DAYS}.get(index, [])
+    if word in names:
+        return names.index(word)
+    return int(word) if re.fullmatch(r"[0-9]{1,9}", word) else -1
