@@ -27,7 +27,6 @@ def unbuilt(project: Project, *, defaults: Collection[str] = ()) -> list[str]:
         if queue.concurrency is not None:
             places.append(at / "queues" / name / "concurrency")
     places += [at / "pipelines" / name for name in project.pipelines]
-    places += [at / "schedules" / name for name in project.schedules]
     for place in places:
         place.wrong(f"not built yet in hueyctl {__version__}; remove it")
     if "://" in project.store:

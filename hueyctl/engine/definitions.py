@@ -8,17 +8,19 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from huey.api import Task
+from huey.api import PeriodicTask, Task
 from huey.registry import Registry
 
 from hueyctl.failpoints import without
-from hueyctl.model.definition import Job, Project, PythonBody
+from hueyctl.model.definition import Job, Project, PythonBody, Schedule
 from hueyctl.model.params import misfit
 from hueyctl.model.run import MESSAGE_VERSION, Run
+from hueyctl.model.schedule import FireTimes
 from hueyctl.storage.store import JobPolicy
 
 if TYPE_CHECKING:
@@ -33,6 +35,19 @@ class JobTask(Task):  # type: ignore[misc]  # huey has no types
     def execute(self) -> Any:
         attempt: Attempt = self.args[0]
         return attempt.perform()
+
+
+class ScheduleTask(PeriodicTask):  # type: ignore[misc]  # huey has no types
+    """The Huey periodic task of a schedule, for Huey's registry to know. It is never enqueued by Huey: its scheduler
+    has minutes alone, and would fire once per worker."""
+
+    schedule: Schedule
+
+    def validate_datetime(self, timestamp: datetime) -> bool:
+        """Is there a slot in the minute that begins at `timestamp` (naive UTC, as Huey's are)?"""
+        begin = timestamp.replace(tzinfo=UTC, second=0, microsecond=0)
+        slot = FireTimes(self.schedule).after(begin - timedelta(microseconds=1))
+        return slot is not None and slot < begin + timedelta(minutes=1)
 
 
 class Definitions:
@@ -50,6 +65,10 @@ class Definitions:
             self.registry.register(task_class)
             self.tasks[job.name] = task_class
             self.policies[job.name] = JobPolicy(job.retries, job.crash_limit, job.on_worker_lost)
+        for schedule in project.schedules.values():
+            # A prefix, so that a job may have the same name.
+            name = f"schedule:{schedule.name}"
+            self.registry.register(type(name, (ScheduleTask,), {"schedule": schedule, "__module__": "schedules"}))
 
     def admit(self, run: Run) -> str | None:
         """Why this run's message doesn't fit its job's definition here; None: it fits."""

@@ -23,6 +23,7 @@ from typing import Protocol
 from hueyctl.engine.attempt import Attempt, Runner, lost, not_taken
 from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.log import WorkerLog
+from hueyctl.engine.scheduler import Scheduler
 from hueyctl.errors import StoreBusy, StoreFull
 from hueyctl.model.outcome import describe
 from hueyctl.model.transition import Release, Retry, Settlement
@@ -121,6 +122,7 @@ class Dispatcher:
         self._stopping = False  # and the thread ends once everything is settled
         self._claimable = True  # a claim might find something
         self._next_due: datetime | None = None
+        self._scheduler: Scheduler | None = None
         self._asleep = False
         self._listened_at = self._rang_at = 0.0
         self._unannounced: bytes | None = None
@@ -237,6 +239,8 @@ class Dispatcher:
             endings, self._ended = self._ended, []
             free = 0 if self._draining else len(self._seats)
             stopping = self._stopping
+        if not stopping and not self._draining:
+            self._fire(store)
         if endings or (free and self._claimable):
             self._exchange(store, endings, free)
         if stopping and not self._ended:
@@ -254,6 +258,21 @@ class Dispatcher:
         elif time.monotonic() - self._listened_at > BELL_EVERY_S:
             self._listen(store, 0.0)
         return True
+
+    def _fire(self, store: Store) -> None:
+        """Decide the slots that are due, by the definitions in force."""
+        now = datetime.now(UTC)
+        scheduler = self._scheduler
+        try:
+            if scheduler is None or scheduler.definitions is not self.definitions:
+                scheduler = Scheduler(self.definitions, self._log)
+                scheduler.define(store, now)
+                self._scheduler = scheduler
+            if scheduler.next_at is not None and scheduler.next_at <= now and scheduler.turn(store, now):
+                self._claimable = True
+                self._unannounced = b"work"
+        except (StoreBusy, StoreFull) as exc:
+            self._log.warning(f"the store takes no slots at the moment: {exc}")
 
     def _give_back(self) -> None:
         """Release what is still under way; whoever ends it later finds its token gone. Called with the lock held."""
@@ -336,9 +355,11 @@ class Dispatcher:
         return None
 
     def _pause(self) -> float:
-        if self._next_due is None:
+        slot = None if self._scheduler is None else self._scheduler.next_at
+        instants = [at for at in (self._next_due, slot) if at is not None]
+        if not instants:
             return BACKSTOP_S
-        return min(BACKSTOP_S, max(0.0, (self._next_due - datetime.now(UTC)).total_seconds()))
+        return min(BACKSTOP_S, max(0.0, (min(instants) - datetime.now(UTC)).total_seconds()))
 
     def _listen(self, store: Store, timeout: float) -> None:
         readable = select.poll()

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 import msgspec
 
 from hueyctl.errors import NotFound, UsageError
-from hueyctl.model.definition import Job, Project
+from hueyctl.model.definition import Job, Project, Schedule
 from hueyctl.model.params import resolve
-from hueyctl.model.run import Message, NewRun
+from hueyctl.model.run import Message, NewRun, Trigger
 from hueyctl.model.wording import did_you_mean, quoted
 
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
@@ -76,6 +76,25 @@ def new_run(project: Project, order: Order, id: str) -> NewRun:
         expires_s=None if expires is None else expires.total_seconds(),
         given_id=order.id is not None,
     )
+
+
+def run_of(
+    project: Project, schedule: Schedule, slot: datetime | None, trigger: Trigger, due_at: datetime | None
+) -> NewRun:
+    """The run that a schedule starts for `slot`, or (by hand) for none.
+
+    Raises:
+        UsageError: the schedule's parameters don't fit its job.
+    """
+    order = Order(
+        job=schedule.target,
+        params=schedule.params,
+        priority=schedule.priority,
+        queue=schedule.queue,
+        due_at=due_at,
+    )
+    run = new_run(project, order, next(new_ids(1)))
+    return msgspec.structs.replace(run, trigger=trigger, schedule=schedule.name, slot=slot)
 
 
 def new_ids(count: int) -> Iterator[str]:

@@ -18,10 +18,11 @@ from hueyctl.storage import changes, gates
 from hueyctl.storage.database import Database
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import RUN_COLUMNS, instant, micros, run_from, utf8
-from hueyctl.storage.store import Fired, Firing, ScheduleState
+from hueyctl.storage.store import Fired, Firing, ScheduleDefinition, ScheduleState
 
 STATE: Final = "SELECT definition, last_slot FROM schedules WHERE name = ?"
-REDEFINE: Final = "UPDATE schedules SET definition = ?, last_slot = max(last_slot, ?), changed_at = ? WHERE name = ?"
+ENTER: Final = "INSERT INTO schedules (name, rule, definition, last_slot, changed_at) VALUES (?, ?, ?, ?, ?)"
+REDEFINE: Final = "UPDATE schedules SET rule = ?, last_slot = max(last_slot, ?), changed_at = ? WHERE name = ?"
 REACHED: Final = "UPDATE schedules SET last_slot = ? WHERE name = ?"
 DECIDED: Final = "INSERT OR REPLACE INTO slots (schedule, slot, outcome, run, at) VALUES (?, ?, ?, ?, ?)"
 
@@ -31,18 +32,18 @@ SELECT {RUN_COLUMNS} FROM runs WHERE schedule = ? AND schedule IS NOT NULL AND f
 """
 
 
-def define(database: Database, definitions: Mapping[str, str], *, now: datetime) -> list[ScheduleState]:
+def define(database: Database, definitions: Mapping[str, ScheduleDefinition], *, now: datetime) -> list[ScheduleState]:
     """`Store.define_schedules`."""
     at = micros(now)
     with database.write(durable=True):
         for name, definition in definitions.items():
-            row = database.one(STATE, name)
+            row = database.one("SELECT rule FROM schedules WHERE name = ?", name)
             if row is None:
-                sql = "INSERT INTO schedules (name, definition, last_slot, changed_at) VALUES (?, ?, ?, ?)"
-                database.run(sql, name, definition, at, at)
-            elif row[0] != definition:
-                # From now on, and never from before what was decided under the old definition.
-                database.run(REDEFINE, definition, at, at, name)
+                database.run(ENTER, name, definition.rule, definition.whole, at, at)
+            elif row[0] != definition.rule:
+                # From now on, and never from before what was decided under the old rule.
+                database.run(REDEFINE, definition.rule, at, at, name)
+            database.run("UPDATE schedules SET definition = ? WHERE name = ?", definition.whole, name)
     return states(database)
 
 

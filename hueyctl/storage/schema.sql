@@ -160,6 +160,8 @@ CREATE TABLE starts (
 -- backfill fires below `last_slot`.
 CREATE TABLE schedules (
     name       TEXT    PRIMARY KEY,
+    -- Hashes: of the rule that makes its slots, and of all of it.
+    rule       TEXT    NOT NULL,
     definition TEXT    NOT NULL,
     last_slot  INTEGER NOT NULL,
     changed_at INTEGER NOT NULL

@@ -27,6 +27,7 @@ from hueyctl.storage.store import (
     Retried,
     Revocation,
     RunFilter,
+    ScheduleDefinition,
     ScheduleState,
     Want,
     Worker,
@@ -90,7 +91,7 @@ class SqliteStore:
         return changes.resume(self.database, kind, name, by=by, now=now)
 
     # -- schedules --------------------------------------------------------------------------------------------------
-    def define_schedules(self, definitions: Mapping[str, str], *, now: datetime) -> list[ScheduleState]:
+    def define_schedules(self, definitions: Mapping[str, ScheduleDefinition], *, now: datetime) -> list[ScheduleState]:
         return schedules.define(self.database, definitions, now=now)
 
     def fire(self, firings: Sequence[Firing], *, now: datetime) -> list[Fired]:

@@ -141,9 +141,16 @@ class Pruned(msgspec.Struct, frozen=True):
     events: int = 0
 
 
+class ScheduleDefinition(msgspec.Struct, frozen=True):
+    """What a worker's file says of a schedule, as hashes: of the rule that makes its slots, and of all of it."""
+
+    rule: str
+    whole: str
+
+
 class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store knows of a schedule. `definition` is the hash of what it was when it was last defined; nothing at
-    or below `last_slot` is decided any more, but by a backfill."""
+    """What the store knows of a schedule. `definition` is the hash of all that it was when last defined; nothing at or
+    below `last_slot` is decided any more, but by a backfill."""
 
     name: str
     definition: str
@@ -217,8 +224,8 @@ class Store(Protocol):
         """Unset a switch; False where it wasn't set."""
 
     # -- schedules --------------------------------------------------------------------------------------------------
-    def define_schedules(self, definitions: Mapping[str, str], *, now: datetime) -> list[ScheduleState]:
-        """Enter schedules (name to definition hash): those that are new or have changed start from now. Returns all
+    def define_schedules(self, definitions: Mapping[str, ScheduleDefinition], *, now: datetime) -> list[ScheduleState]:
+        """Enter schedules by their names: those that are new, or whose rule has changed, start from now. Returns all
         that the store knows, others' too."""
 
     def fire(self, firings: Sequence[Firing], *, now: datetime) -> list[Fired]:

@@ -13,7 +13,18 @@ from hueyctl.model.definition import Retention
 from hueyctl.model.outcome import Exited
 from hueyctl.model.run import Message, NewRun, RunState
 from hueyctl.model.transition import Done, Final, Retry, Settlement, Verdict
-from hueyctl.storage.store import EventFilter, Fired, Firing, JobPolicy, Pause, RunFilter, Store, Want, Worker
+from hueyctl.storage.store import (
+    EventFilter,
+    Fired,
+    Firing,
+    JobPolicy,
+    Pause,
+    RunFilter,
+    ScheduleDefinition,
+    Store,
+    Want,
+    Worker,
+)
 
 START = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -46,7 +57,7 @@ def scheduled(opener: Opener) -> Iterator[Store]:
     """A store with a worker, and a schedule that was defined at START."""
     store = opener()
     store.register(WORKER, now=START)
-    store.define_schedules({"s": "d1"}, now=START)
+    store.define_schedules({"s": ScheduleDefinition("r1", "d1")}, now=START)
     yield store
     store.close()
 
@@ -98,15 +109,21 @@ def test_a_slot_does_not_come_back_when_its_run_was_pruned(scheduled: Store) -> 
 
 def test_a_new_schedule_starts_from_now_and_a_changed_one_too(scheduled: Store) -> None:
     assert fire(scheduled, START).outcome == "past"
-    scheduled.define_schedules({"s": "d2"}, now=START + 10 * MINUTE)
+    scheduled.define_schedules({"s": ScheduleDefinition("r2", "d2")}, now=START + 10 * MINUTE)
     assert fire(scheduled, START + 9 * MINUTE, definition="d2").outcome == "past"
     assert fire(scheduled, START + 11 * MINUTE, definition="d2").outcome == "fired"
 
 
 def test_defining_it_again_unchanged_changes_nothing(scheduled: Store) -> None:
-    (state,) = scheduled.define_schedules({"s": "d1"}, now=START + 10 * MINUTE)
+    (state,) = scheduled.define_schedules({"s": ScheduleDefinition("r1", "d1")}, now=START + 10 * MINUTE)
     assert state.last_slot == START
     assert fire(scheduled, START + MINUTE).outcome == "fired"
+
+
+def test_a_changed_policy_leaves_the_slots_where_they_are(scheduled: Store) -> None:
+    (state,) = scheduled.define_schedules({"s": ScheduleDefinition("r1", "d2")}, now=START + 10 * MINUTE)
+    assert (state.definition, state.last_slot) == ("d2", START)
+    assert fire(scheduled, START + MINUTE, definition="d2").outcome == "fired"
 
 
 def test_who_has_another_definition_fires_nothing(scheduled: Store) -> None:

@@ -26,8 +26,6 @@ rate_limit = "1/1s"
 unique = "job"
 on_failure = "a"
 on_success = "a"
-[schedules.a]
-every = 5
 [pipelines.p]
 steps = ["a"]
 """
@@ -54,7 +52,6 @@ def test_each_thing_in_use_that_is_not_built_yet_is_named(toml: Toml) -> None:
             "jobs.a.unique",
             "jobs.a.on_failure",
             "jobs.a.on_success",
-            "schedules.a",
             "pipelines.p",
         )
     )
