@@ -152,10 +152,11 @@ class _Worker:
             argv=guard_argv(lock=lock, lease_s=lease_s, bell_dir=self._place.bell), on_death=self._guard_died
         )
 
-    def _guard_died(self) -> None:
-        """Called before the attempts that it had are settled as lost: what they left must be gone by then."""
+    def _guard_died(self) -> Guard | None:
+        """Called before the attempts that it had are settled as lost: what they left must be gone by then. Returns the
+        guard that takes its place."""
         if self._leaving:
-            return
+            return None
         kill_descendants()
         self._log.error("the guard died, and with it all that it ran; starting another")
         try:
@@ -163,6 +164,8 @@ class _Worker:
         except (OSError, GuardFailed) as exc:
             self._log.error(f"no other guard could be started: {exc}")
             self._mailbox.post("broken")
+            raise
+        return self._guard
 
     def _register(self) -> None:
         store = _open(self._place)

@@ -1,7 +1,7 @@
 """The worker's side of its guard.
 
-Promises: `run` returns exactly one answer per attempt, whatever happens to the guard; once the guard is dead, every
-call says so at once, and `kill_descendants` takes what it left behind.
+Promises: `run` returns exactly one answer per attempt, whatever happens to the guard; an attempt is lost by a guard's
+death only if that guard was asked to start it; `kill_descendants` takes what a dead guard left behind.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ class Guard:
     """One guard process. Any thread may call any method."""
 
     pid: int
-    on_death: Callable[[], None] | None
+    on_death: Callable[[], Guard | None] | None
 
     @classmethod
-    def start(cls, *, argv: Sequence[str], on_death: Callable[[], None] | None = None) -> Guard:
+    def start(cls, *, argv: Sequence[str], on_death: Callable[[], Guard | None] | None = None) -> Guard:
         """Start `argv` (what `guard_argv` gives) with one end of a socket as its stdin, and wait until it holds its
         lock. `on_death` is called once, on a thread of this class, when the guard ends without `close`, and before
-        any `run` returns because of that.
+        any `run` returns because of that; the guard that it returns takes its place. Where it raises, because it can't
+        start one, what is asked of the dead one from then on waits: for the end of this process, and its rescue.
 
         Raises:
             GuardFailed: it ended at once, or said nothing for 30 s.
@@ -60,22 +61,24 @@ class Guard:
             process = subprocess.Popen(
                 list(argv), stdin=theirs.fileno(), stdout=subprocess.DEVNULL, start_new_session=True
             )
-        guard = cls(process, ours, on_death)
-        if not guard._ready.wait(START_TIMEOUT_S) or not guard.alive:
+        guard = cls(process, ours)
+        if not guard._ready.wait(START_TIMEOUT_S) or not guard._mourned_by(on_death):
             process.kill()
             process.wait()
             raise GuardFailed(f"the guard could not be started (exit status {process.returncode})")
         return guard
 
-    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket, on_death: Callable[[], None] | None):
+    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
         self.pid = process.pid
-        self.on_death = on_death
+        self.on_death = None
         self._process, self._socket = process, sock
         self._lock = threading.Lock()  # of what is pending, and of the order in which it is said
         self._pending: dict[str, queue.SimpleQueue[Ended]] = {}
         self._ready = threading.Event()
         self._closing = False
         self._dead = False
+        self._successor: Guard | None = None
+        self._succeeded = threading.Event()  # it is dead, and known who takes its place
         self._reader = threading.Thread(target=self._read, name="GuardReader", daemon=True)
         self._reader.start()
 
@@ -85,15 +88,22 @@ class Guard:
         return not self._dead
 
     def run(self, spec: AttemptSpec) -> Ended:
-        """Have an attempt made and wait for its end; `Lost` if the guard dies meanwhile, or is dead."""
+        """Have an attempt made and wait for its end; `Lost` if the guard dies meanwhile. A dead one's successor makes
+        it; without one, it is lost."""
         answer: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         message = pack(Start(spec))
         with self._lock:
-            if self._dead:
-                return Ended(token=spec.token, outcome=Lost(_THE_GUARD_DIED))
-            self._pending[spec.token] = answer
-            self._send(message)
-        return answer.get()
+            dead = self._dead
+            if not dead:
+                self._pending[spec.token] = answer
+                self._send(message)
+        if not dead:
+            return answer.get()
+        # Not lost at once: while another guard starts, a queue of runs would be, with all that they may be lost.
+        self._succeeded.wait()
+        if self._successor is None:
+            return Ended(token=spec.token, outcome=Lost(_THE_GUARD_DIED))
+        return self._successor.run(spec)
 
     def stop(self, token: str, reason: StopReason) -> bool:
         """Stop an attempt: TERM, then KILL; its `run` returns when it has stopped. False where none is under way."""
@@ -138,8 +148,16 @@ class Guard:
         with contextlib.suppress(OSError):
             self._socket.sendall(message)
 
+    def _mourned_by(self, on_death: Callable[[], Guard | None] | None) -> bool:
+        """Have its death told from now on; False: it is dead already, and whoever started it knows."""
+        with self._lock:
+            if not self._dead:
+                self.on_death = on_death
+            return not self._dead
+
     def _read(self) -> None:
         unpacker = Unpacker()
+        last_words: dict[str, Ended] = {}
         while True:
             try:
                 piece = self._socket.recv(READ_SIZE)
@@ -152,8 +170,10 @@ class Guard:
                     case Ready():
                         self._ready.set()
                     case Over(ended):
-                        answer = self._pending.pop(ended.token, None)
-                        if answer is not None:
+                        if isinstance(ended.outcome, Lost):
+                            # It is about to end. Told now, the next attempt would be asked of it, and lost too.
+                            last_words[ended.token] = ended
+                        elif (answer := self._pending.pop(ended.token, None)) is not None:
                             answer.put(ended)
         with self._lock:
             self._dead = True
@@ -162,12 +182,17 @@ class Guard:
         if not self._closing:
             # It may still be killing what it started; only when it is gone is its end an end.
             self._process.wait()
-        if self.on_death is not None and not self._closing:
-            # Before anyone hears of it: what it left must be gone when its attempts are settled, or the next attempt
-            # of a run would overlap with this one.
-            self.on_death()
-        for token, answer in orphaned.items():
-            answer.put(Ended(token=token, outcome=Lost(_THE_GUARD_DIED)))
+        try:
+            if self.on_death is not None and not self._closing:
+                # Before anyone hears of it: what it left must be gone when its attempts are settled, or the next
+                # attempt of a run would overlap with this one.
+                self._successor = self.on_death()
+            self._succeeded.set()
+        except (OSError, GuardFailed):
+            return  # who raised it knows
+        finally:
+            for token, answer in orphaned.items():
+                answer.put(last_words.get(token) or Ended(token=token, outcome=Lost(_THE_GUARD_DIED)))
 
 
 def become_subreaper() -> bool:

@@ -112,6 +112,11 @@ class Under:
         """Has it ended?"""
         return bool(self._ended)
 
+    def ends_within(self, seconds: float) -> bool:
+        """Does it end so soon?"""
+        self._thread.join(seconds)
+        return self.over
+
     def end(self) -> Ended:
         """Wait for its end."""
         self._thread.join(30)

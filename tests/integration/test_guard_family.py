@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from guarded import Guarded, eventually, lives, out, pid_in
 
 from hueyctl.model.outcome import Exited, Lost, Stopped, TimedOut
 from hueyctl.process import kin
-from hueyctl.process.client import kill_what_outlived
+from hueyctl.process.client import Guard, GuardFailed, kill_what_outlived
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -251,6 +252,65 @@ def test_a_guard_that_is_gone_answers_lost_at_once_and_says_so_once(tmp_path: Pa
     guarded.guard.tick()
     guarded.guard.close(1)
     assert deaths == [1]
+
+
+def test_what_is_asked_of_a_dead_guard_is_made_by_its_successor(tmp_path: Path) -> None:
+    """While another guard starts, a worker goes on claiming: each of those runs was lost once, and soon for good."""
+    first, second = Guarded(tmp_path / "first"), Guarded(tmp_path / "second")
+    asked_for, come = threading.Event(), threading.Event()
+
+    def succeed() -> Guard:
+        asked_for.set()
+        assert come.wait(10)
+        return second.guard
+
+    first.guard.on_death = succeed
+    under_way = first.begin(first.command("sleep", "300"))
+    os.kill(first.guard.pid, signal.SIGKILL)
+    assert asked_for.wait(10)
+    asked = [first.begin(first.command("true")) for _ in range(3)]
+    assert not any(each.over for each in [under_way, *asked])
+    come.set()
+    assert under_way.end().outcome == Lost("the guard died")
+    assert [each.end().outcome for each in asked] == [Exited(0)] * 3
+    second.guard.close(10)
+    first.guard.close(10)
+
+
+def test_a_guards_last_words_wait_for_its_successor_too(tmp_path: Path) -> None:
+    """What was told at once had its next attempt asked of the guard that was about to end."""
+    silent, next_one = Guarded(tmp_path / "silent", lease_s=0.9), Guarded(tmp_path / "next")
+    under_way = silent.begin(silent.command("sleep", "300"))
+    told_at: list[bool] = []
+
+    def succeed() -> Guard:
+        told_at.append(under_way.over)
+        return next_one.guard
+
+    silent.guard.on_death = succeed
+    assert under_way.end().outcome == Lost("its worker gave no sign of life for 0.6 s")
+    assert told_at == [False]
+    assert silent.run(silent.command("true")).outcome == Exited(0)
+    next_one.guard.close(10)
+    silent.guard.close(10)
+
+
+def test_without_another_guard_attempts_wait_for_the_end_of_their_worker(tmp_path: Path) -> None:
+    guarded = Guarded(tmp_path)
+    failed = threading.Event()
+
+    def fail() -> None:
+        failed.set()
+        raise GuardFailed("no memory")
+
+    guarded.guard.on_death = fail
+    under_way = guarded.begin(guarded.command("sleep", "300"))
+    os.kill(guarded.guard.pid, signal.SIGKILL)
+    assert under_way.end().outcome == Lost("the guard died")
+    assert failed.is_set()
+    later = guarded.begin(guarded.command("true"))
+    assert not later.ends_within(0.3)
+    guarded.guard.close(1)
 
 
 def test_a_close_interrupts_what_is_under_way_and_frees_the_lock(tmp_path: Path) -> None:

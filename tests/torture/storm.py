@@ -1,0 +1,435 @@
+"""One round of torture: real processes, all at it at once, of which some die, fail or stall at one chosen point.
+
+A round has two enqueuers, one who revokes and retries, two workers (a third comes later, with a job that only it
+defines) and a reaper who kills workers and starts others. When the storm is over, workers without failpoints finish
+what is left, and what was seen from outside becomes a `history.History`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from history import TERMINAL, History, Limits, marks_from
+
+ROOT = Path(__file__).resolve().parents[2]
+LEASE_S = 2.0
+CONCURRENCY = 3
+CLIENT_STEPS = ("accept", "retry", "revoke")
+FIRED = re.compile(r"^failpoint (\S+): ", re.MULTILINE)
+# A lease that runs out is the one other way to lose a run; both sides say so.
+SILENT = re.compile(r"silent for longer than its lease", re.MULTILINE)
+
+JOBS = """
+[hueyctl]
+pythonpath = [".", {root}]
+
+[worker]
+concurrency = {concurrency}
+lease = {lease_s}
+shutdown_timeout = 5
+
+[retention]
+succeeded = {keep}
+
+[defaults]
+kill_after = 1
+
+[jobs.quick]
+script = 'echo "start $HUEYCTL_RUN_ID $HUEYCTL_ATTEMPT" >> marks; echo "end $HUEYCTL_RUN_ID $HUEYCTL_ATTEMPT" >> marks'
+shell = ["sh", "-c"]
+
+[jobs.tiny]
+python = "body:tiny"
+isolation = "thread"
+
+[jobs.slow]
+python = "body:slow"
+params = {{ seconds = 0.3 }}
+
+[jobs.flaky]
+python = "body:flaky"
+params = {{ failures = 1 }}
+retries = 2
+retry_delay = 0.05
+retry_backoff = 2
+
+[jobs.fat]
+python = "body:fat"
+params = {{ payload = "" }}
+
+[jobs.once]
+python = "body:slow"
+params = {{ seconds = 0.1 }}
+on_worker_lost = "fail"
+"""
+# Only the worker that comes later, and the last one, define this: until then its runs are held.
+LATER = """
+[jobs.later]
+python = "body:slow"
+params = { seconds = 0.01 }
+"""
+BODY = """
+import os
+import time
+from hueyctl import current_run
+
+def mark(kind):
+    run = current_run()
+    line = f"{kind} {run.id} {run.attempt}\\n".encode()
+    fd = os.open("marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(fd, line)
+    os.close(fd)
+
+def tiny():
+    mark("start")
+    mark("end")
+
+def slow(seconds):
+    mark("start")
+    ends_at = time.monotonic() + seconds
+    while time.monotonic() < ends_at:
+        mark("tick")
+        time.sleep(0.01)
+    mark("end")
+
+def flaky(failures):
+    mark("start")
+    mark("end")
+    if current_run().attempt <= failures:
+        raise RuntimeError("not yet")
+
+def fat(payload):
+    mark("start")
+    mark("end")
+    return len(payload)
+"""
+LIMITS = {"flaky": Limits(retries=2), "once": Limits(crash_limit=1)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one round does: `points` are the failpoints armed, each with its action; `seconds` is the storm's length."""
+
+    points: Mapping[str, str]
+    seed: int
+    seconds: float = 3.0
+
+    def __str__(self) -> str:
+        return f"{' '.join(f'{point}={action}' for point, action in self.points.items())} seed {self.seed}"
+
+
+@dataclass
+class Round:
+    """What came of it. `fired` counts the failpoints that did; `kills` the processes that the storm killed itself."""
+
+    plan: Plan
+    history: History
+    fired: Counter[str] = field(default_factory=Counter)
+    kills: int = 0
+    left: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Worker:
+    process: subprocess.Popen[bytes]
+    log: Path
+    killed: int = 0
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+def play(plan: Plan, folder: Path) -> Round:
+    """Play one round in an empty folder."""
+    storm = _Storm(plan, folder)
+    try:
+        return storm.play()
+    finally:
+        storm.end_all()
+
+
+class _Storm:
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.plan, self.folder = plan, folder
+        self.dice = random.Random(str(plan))
+        self.mark = uuid.uuid4().hex
+        names = ("HUEYCTL_", "PYTHON", "COV_")
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith(names)}
+        self.env |= {"PYTHONPATH": str(ROOT), "TORTURE_MARK": self.mark, "PYTHONDONTWRITEBYTECODE": "1"}
+        self.history = History(limits=LIMITS, concurrency=CONCURRENCY)
+        self.fired: Counter[str] = Counter()
+        self.kills = 0
+        self.workers: list[_Worker] = []
+        self.over = threading.Event()
+        self.lock = threading.Lock()
+        self.armed = 0
+        self.stalls = any("stall" in action and action != "stall:0@1" for action in plan.points.values())
+        prunes = any(point.startswith("prune") for point in plan.points)
+        if prunes:
+            self.history.pruned = frozenset({"succeeded"})
+        text = JOBS.format(
+            root=json.dumps(str(ROOT)), concurrency=CONCURRENCY, lease_s=LEASE_S, keep="1" if prunes else '"7d"'
+        )
+        (folder / "jobs.toml").write_text(text)
+        (folder / "all.toml").write_text(text + LATER)
+        (folder / "body.py").write_text(BODY)
+
+    def play(self) -> Round:
+        self._revoke_before_anyone_works()
+        self._enqueue_lines([self._line("slow") for _ in range(4)] + [self._line("later")] * 2)
+        clients = [threading.Thread(target=self._client, args=(seed,)) for seed in range(3)]
+        ends_at = time.monotonic() + self.plan.seconds
+        running = [self._start_worker() for _ in range(2)]
+        for client in clients:
+            client.start()
+        self._reap(running, ends_at)
+        self.over.set()
+        for client in clients:
+            client.join()
+        self._end_workers()
+        self._drain()
+        self._observe()
+        return Round(self.plan, self.history, self.fired, self.kills, self._left())
+
+    # -- those who ask ----------------------------------------------------------------------------------------------
+
+    def _revoke_before_anyone_works(self) -> None:
+        ids = self._enqueue_lines([self._line("slow"), self._line("quick")])
+        done = self._cli("revoke", *ids)
+        if done.returncode == 0:
+            self.history.never_started += ids
+
+    def _client(self, number: int) -> None:
+        dice = random.Random(f"{self.plan} client {number}")
+        while not self.over.is_set():
+            if number < 2:
+                self._enqueue(dice)
+            else:
+                self._change(dice)
+                self.over.wait(0.1)
+
+    def _enqueue(self, dice: random.Random) -> None:
+        jobs = ("quick", "tiny", "slow", "flaky", "once", "later", "quick", "tiny")
+        if self.stalls:  # who is taken for dead after its lease can't stop its threads: docs/reliability.md says so
+            jobs = tuple(job for job in jobs if job != "tiny")
+        if dice.random() < 0.1 or (self._aims_at("checkpoint") and dice.random() < 0.7):
+            self._enqueue_lines([json.dumps({"job": "fat", "params": {"payload": "x" * 100_000}})] * 30, dice)
+        elif dice.random() < 0.5:
+            lines = [self._line(dice.choice(jobs), delay=dice.random() < 0.2) for _ in range(dice.randint(2, 8))]
+            self._enqueue_lines(lines, dice)
+        else:
+            job = dice.choice(jobs)
+            words = ["--delay", "0.3"] if dice.random() < 0.2 else []
+            self._take_in(self._cli("--file", "all.toml", "enqueue", job, *words, dice=dice, step="accept"))
+
+    def _enqueue_lines(self, lines: Sequence[str], dice: random.Random | None = None) -> list[str]:
+        words = ("--file", "all.toml", "enqueue", "--batch", "-")
+        return self._take_in(self._cli(*words, stdin="\n".join(lines), dice=dice, step="accept"))
+
+    def _line(self, job: str, *, delay: bool = False) -> str:
+        order: dict[str, Any] = {"job": job}
+        if delay:
+            order["delay"] = 0.3
+        return json.dumps(order)
+
+    def _take_in(self, done: subprocess.CompletedProcess[str]) -> list[str]:
+        # Whole lines alone: what a killed one has printed of an id is none.
+        ids = [line for line in done.stdout.split("\n")[:-1] if line]
+        with self.lock:
+            self.history.accepted += ids
+        return ids
+
+    def _change(self, dice: random.Random) -> None:
+        with self.lock:
+            never = set(self.history.never_started)
+            known = [id for id in self.history.accepted[-40:] if id not in never]
+        if known and dice.random() < 0.5:
+            words = ["--kill", "--timeout", "2"] if dice.random() < 0.5 else []
+            self._cli("revoke", *dice.sample(known, min(3, len(known))), *words, dice=dice, step="revoke")
+        elif known:
+            ended = dice.choice(["failed", "failed,revoked,expired"])
+            if ended == "failed":
+                self._cli("retry", "--state", ended, dice=dice, step="retry")
+            else:
+                self._cli("retry", *dice.sample(known, min(6, len(known))), dice=dice, step="retry")
+
+    def _cli(
+        self, *words: str, stdin: str = "", dice: random.Random | None = None, step: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Type a command; with `dice` it may be killed, or have the failpoints of its `step`."""
+        env, killed_after = self.env, None
+        if dice is not None:
+            spec = self._spec(step)
+            if spec and dice.random() < 0.7:
+                env = {**env, "HUEYCTL_FAILPOINTS": spec}
+            elif dice.random() < 0.15:
+                killed_after = dice.uniform(0.05, 0.4)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hueyctl", *words],
+            cwd=self.folder,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        killer = threading.Timer(killed_after, process.kill) if killed_after is not None else None
+        if killer:
+            killer.start()
+        try:
+            out, err = process.communicate(stdin, timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            err += f"hueyctl {' '.join(words)} hung"
+            self.history.runs.append({"id": f"hueyctl {words[0]} hung", "state": "", "attempt": None})
+        if killer:
+            killer.cancel()
+        with self.lock:
+            self.fired.update(FIRED.findall(err))
+            self.kills += process.returncode == -signal.SIGKILL
+        if "Traceback" in err or process.returncode in {2, 70}:
+            raise AssertionError(f"hueyctl {' '.join(words)} exited with {process.returncode}:\n{err}")
+        return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+    # -- workers ----------------------------------------------------------------------------------------------------
+
+    def _reap(self, running: list[_Worker], ends_at: float) -> None:
+        """Keep two workers going, kill one now and then, and let the third come when half of the time has passed."""
+        start = time.monotonic()
+        third_at = start + self.plan.seconds * 0.5
+        kill_at = start + self.plan.seconds * self.dice.uniform(0.3, 0.6)
+        kill = self._aims_at("rescue") or self.dice.random() < 0.5
+        while (now := time.monotonic()) < ends_at:
+            for at, worker in enumerate(running):
+                if worker.process.poll() is not None:
+                    running[at] = self._start_worker()
+            if third_at and now >= third_at:
+                third_at = 0.0
+                running.append(self._start_worker("--file", "all.toml"))
+            if kill and now >= kill_at:
+                kill = False
+                self._kill(running[0])
+            time.sleep(0.02)
+
+    def _start_worker(self, *words: str, failing: bool = True) -> _Worker:
+        env = self.env
+        spec = self._spec(*{point.partition(".")[0] for point in self.plan.points} - set(CLIENT_STEPS))
+        # Not for ever, or nothing would get done; and at least one worker is to see what another one leaves.
+        if failing and spec and self.armed < 4 and (self.armed == 0 or self.dice.random() < 0.6):
+            self.armed += 1
+            env = {**env, "HUEYCTL_FAILPOINTS": spec}
+        log = self.folder / f"worker-{len(self.workers) + 1}.log"
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "hueyctl", *words[:2], "worker", "start", *words[2:]],
+                cwd=self.folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        self.workers.append(_Worker(process, log))
+        return self.workers[-1]
+
+    def _spec(self, *steps: str) -> str:
+        return ";".join(
+            f"{point}={action}" for point, action in self.plan.points.items() if point.partition(".")[0] in steps
+        )
+
+    def _aims_at(self, step: str) -> bool:
+        return any(point.partition(".")[0] == step for point in self.plan.points)
+
+    def _kill(self, worker: _Worker) -> None:
+        if worker.process.poll() is None:
+            worker.process.kill()
+            worker.killed += 1
+            self.kills += 1
+            worker.process.wait()
+
+    def _end_workers(self) -> None:
+        for worker in self.workers:
+            if worker.process.poll() is None and self.dice.random() < 0.5:
+                worker.process.terminate()
+            else:
+                self._kill(worker)
+        for worker in self.workers:
+            try:
+                worker.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.history.runs.append({"id": f"{worker.log.name} did not stop", "state": "", "attempt": None})
+                self._kill(worker)
+
+    def _drain(self) -> None:
+        """Let a worker without failpoints do what is left."""
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            worker = self._start_worker("--file", "all.toml", "--burst", failing=False)
+            try:
+                worker.process.wait(max(1.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                self._kill(worker)
+            if all(run["state"] in TERMINAL for run in self._runs()):
+                return
+
+    # -- what is seen at the end ------------------------------------------------------------------------------------
+
+    def _runs(self) -> list[dict[str, Any]]:
+        return list(json.loads(self._cli("runs", "--json", "-n", "100000").stdout)["runs"])
+
+    def _observe(self) -> None:
+        history = self.history
+        history.runs += self._runs()
+        events = self._cli("events", "--json", "-n", "1000000").stdout
+        history.events += [json.loads(line) for line in events.splitlines()]
+        marks = self.folder / "marks"
+        history.marks += marks_from(marks.read_text().splitlines() if marks.exists() else [])
+        by_pid: dict[int, str] = {
+            event["data"]["pid"]: event["worker"] for event in history.events if event["type"] == "worker-online"
+        }
+        for worker in self.workers:
+            fired = FIRED.findall(worker.said)
+            self.fired.update(fired)
+            deaths = worker.killed + len(fired) + len(SILENT.findall(worker.said))
+            id = by_pid.get(worker.process.pid)
+            if id is not None and deaths:
+                history.deaths[id] = deaths
+
+    def _left(self) -> list[str]:
+        """The command lines of what still runs of this round a while after its end."""
+        deadline = time.monotonic() + 10
+        while (left := [line for _, line in self._processes()]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return left
+
+    def _processes(self) -> Iterator[tuple[int, str]]:
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if f"TORTURE_MARK={self.mark}".encode() in (entry / "environ").read_bytes():
+                        yield int(entry.name), (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+
+    def end_all(self) -> None:
+        self.over.set()
+        for pid, _ in self._processes():
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        for worker in self.workers:
+            worker.process.wait()
