@@ -1,4 +1,7 @@
-"""What `check` sees beyond `jobs.toml` itself: Python targets, shells, programs. Only children import user code."""
+"""What `check` sees beyond `jobs.toml` itself: Python targets, shells, programs, and what schedules may not mean.
+
+Only children import user code.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from hueyctl.app.changes import utc_now
 from hueyctl.engine.definitions import Definitions, EnvFileError
+from hueyctl.model import schedule_doubts
 from hueyctl.model.definition import CommandBody, Job, Project, PythonBody, ScriptBody
 from hueyctl.model.wording import did_you_mean, quoted
 from hueyctl.process.targets import TargetParameter, TargetQuery, TargetReport, check_targets
@@ -24,7 +29,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check(project: Project, *, environ: Mapping[str, str]) -> Checked:
-    """Look at everything that the jobs name and that can be looked at without running them."""
+    """Look at everything that the jobs name and that can be looked at without running them, and doubt schedules."""
     file = project.path.name
     problems: list[str] = []
     warnings: list[str] = []
@@ -43,6 +48,9 @@ def check(project: Project, *, environ: Mapping[str, str]) -> Checked:
                 warnings.append(f"{file}: jobs.{job.name}.shell: there is no shell {quoted(shell[0])} here")
         if not job.dir.is_dir():
             warnings.append(f"{file}: jobs.{job.name}.dir: there is no folder {quoted(str(job.dir))} here")
+    for schedule in project.schedules.values():
+        doubts = schedule_doubts.warnings(schedule, now=utc_now())
+        warnings += [f"{file}: schedules.{schedule.name}.{line}" for line in doubts]
     return Checked(jobs=len(project.jobs), problems=problems, warnings=warnings)
 
 

@@ -34,6 +34,9 @@ from hueyctl.model.wording import did_you_mean, quoted, shown
 Jobs = Mapping[str, Job | None]
 Pipelines = Mapping[str, Pipeline | None]
 
+# Each slot is a durable write: a slip like "15us" would keep the disk busy and fill the store.
+LEAST_EVERY = timedelta(milliseconds=100)
+
 
 def _cron(at: At, value: object) -> str | None:
     found = filled_text(at, value)
@@ -58,7 +61,7 @@ SCHEDULE: Keys = {
     "priority": integer(),
     "queue": name,
     "cron": _cron,
-    "every": some_time(),
+    "every": some_time(least=LEAST_EVERY),
     "offset": duration,
     "at": instant,
     "timezone": timezone,
@@ -144,7 +147,9 @@ def read_schedules(
         _resolve_target(place, key, values, given, jobs=jobs, pipelines=pipelines)
         _check_times(place, values, given)
         if len(at.problems) == count:
-            found[key] = Schedule(name=key, **given)
+            schedule = Schedule(name=key, **given)
+            if _ever_fires(place, schedule):
+                found[key] = schedule
     return found
 
 
@@ -182,9 +187,24 @@ def _check_times(at: At, raw: Mapping[str, Any], given: dict[str, Any]) -> None:
     for key in ("at", "start", "end"):
         if key in given:
             given[key] = in_utc(at / key, given[key], given["timezone"])
+        if key != "at" and key in raw and rules == ["at"]:
+            (at / key).wrong(f"{key} goes with cron or every; at is a single time")
     start, end = given.get("start"), given.get("end")
     if start and end and end <= start:
         (at / "end").wrong("expected an end after the start")
+
+
+def _ever_fires(at: At, schedule: Schedule) -> bool:
+    """Say when no time of the rule lies between start and end. (Whether all of them are past is no mistake.)"""
+    start, end = schedule.start, schedule.end
+    if start is None or end is None:
+        return True
+    from hueyctl.model.schedule import FireTimes
+
+    if FireTimes(schedule).after(start - timedelta(microseconds=1)) is not None:
+        return True
+    (at / "end").wrong("there is no time to fire between start and end")
+    return False
 
 
 def _check_known(at: At, kind: str, target: str, known: Mapping[str, object]) -> bool:

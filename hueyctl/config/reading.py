@@ -292,12 +292,21 @@ def instant(at: At, value: object) -> datetime | None:
 
 
 def in_utc(at: At, value: datetime, zone_name: str) -> datetime | None:
-    """A date and time in UTC; a naive one is local to the zone."""
+    """A date and time in UTC; a naive one is local to the zone: where it comes twice, its first time, and where the
+    clock skips it, a mistake."""
     try:
-        return (value if value.tzinfo else value.replace(tzinfo=zone(zone_name))).astimezone(UTC)
+        local = value if value.tzinfo else value.replace(tzinfo=zone(zone_name))
+        found = local.astimezone(UTC)
+        there = found.astimezone(local.tzinfo)
     except OverflowError:
         at.wrong("a time before the year 1 or after the year 9999")
         return None
+    if there.replace(tzinfo=None, fold=0) != local.replace(tzinfo=None, fold=0):
+        at.wrong(
+            f"the clock in {zone_name} skips {local:%H:%M} on {local:%Y-%m-%d}; write a time that it shows, or UTC"
+        )
+        return None
+    return found
 
 
 def name(at: At, value: object) -> str | None:

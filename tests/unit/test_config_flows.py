@@ -74,6 +74,15 @@ def test_a_time_without_offset_is_local_to_the_schedule(toml: Toml, at: str) -> 
     assert schedule(toml, f"at = {at}").at == datetime(2026, 7, 1, 10, tzinfo=UTC)
 
 
+def test_a_time_that_comes_twice_is_its_first(toml: Toml) -> None:
+    assert schedule(toml, "at = 2026-10-25T02:30:00").at == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+
+
+def test_a_schedule_whose_times_are_all_past_is_no_mistake(toml: Toml) -> None:
+    assert schedule(toml, "at = 1999-01-01").at == datetime(1998, 12, 31, 23, tzinfo=UTC)
+    assert schedule(toml, "cron = '@yearly'\nstart = 1999-01-01\nend = 1999-01-02").end is not None
+
+
 @pytest.mark.parametrize("cron", ["* * * * *", "*/5 * * * * *", "@Daily", "0 0 L * *", "0 0 * * 5L", "0 0 * * MON#2"])
 def test_cron_expressions_are_kept_as_they_are_written(toml: Toml, cron: str) -> None:
     assert schedule(toml, f"cron = '{cron}'").cron == cron
@@ -91,7 +100,18 @@ WRONG_SCHEDULE = [
     ("cron = '@dayly'", '.cron: expected a cron expression like "30 2 * * *", got "@dayly": there is no "@dayly"; did'),
     ("cron = '@reboot'", ".cron: expected a cron expression"),
     (f"cron = '{'9' * 5000} * * * *'", ".cron: expected a cron expression"),
-    ("every = 0", ".every: expected a duration of more than 0"),
+    ("every = 0", ".every: expected a duration of 100ms or more, got 0"),
+    ("every = '15us'", '.every: expected a duration of 100ms or more, got "15us"'),
+    ("at = 2026-01-01\nend = 2027-01-01", ".end: end goes with cron or every; at is a single time"),
+    ("at = 2027-01-01\nstart = 2026-01-01", ".start: start goes with cron or every; at is a single time"),
+    (
+        "timezone = 'Europe/Berlin'\nat = 2026-03-29T02:30:00",
+        ".at: the clock in Europe/Berlin skips 02:30 on 2026-03-29; write a time that it shows, or UTC",
+    ),
+    (
+        "cron = '@yearly'\nstart = 2026-01-01T00:00:01\nend = 2026-12-31",
+        ".end: there is no time to fire between start and end",
+    ),
     ("every = 5\noffset = 5", ".offset: expected an offset shorter than every"),
     ("cron = '* * * * *'\noffset = 5", ".offset: an offset goes with every"),
     ("at = 12:00:00", ".at: expected a date and time like"),
