@@ -370,7 +370,7 @@ class Dispatcher:
         if self._wake_r in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_r, 4096)
-            if len(self._seats) < self._concurrency:
+            if self._others_end_soon():
                 time.sleep(LINGER_S)
         kinds = self._bell.drain() if self._bell.fileno() in ready else set()
         if kinds & {b"work", b"ask"} or (not ready and store.changed()):
@@ -380,6 +380,11 @@ class Dispatcher:
             self._claimable = True
         if b"death" in kinds:
             self._events.someone_died()
+
+    def _others_end_soon(self) -> bool:
+        """Are attempts under way that run in threads? The short ones do: a process takes longer than the wait is worth."""
+        with self._lock:
+            return any(attempt.in_thread for attempt, _ in self._active.values())
 
     def _look_for_requests(self, store: Store) -> None:
         try:
