@@ -43,6 +43,7 @@ COMMANDS = {
     "pause": "change:pause",
     "resume": "change:resume",
     "events": "events:events",
+    "doctor": "upkeep:doctor",
     "prune": "upkeep:prune",
     "backup": "upkeep:backup",
 }

@@ -27,6 +27,9 @@ _STATE_STYLES = {
     "alive": "green",
     "silent": "yellow",
     "dead": "red",
+    "ok": "green",
+    "warning": "yellow",
+    "problem": "red",
 }
 
 

@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import typer
 
-from hueyctl.cli.answer import Answer, Line
+from hueyctl.cli.answer import Answer, Block, Line, Lines, Table
 from hueyctl.cli.options import timeout
 from hueyctl.cli.settings import settings
 from hueyctl.cli.words import count, size
+
+
+def doctor(
+    full: Annotated[bool, typer.Option("--full", help="Look at every row and index; takes a while.")] = False,
+) -> Answer:
+    """Check the file, the store, what it stands on, and what goes on in it. Exit 1 if there is a problem."""
+    from hueyctl.app.changes import utc_now
+    from hueyctl.app.doctor import doctor as examine
+
+    checks = list(examine(settings.file, cwd=Path.cwd(), environ=os.environ, full=full, now=utc_now()))
+    found = [check for check in checks if check.state != "ok"]
+    problems = sum(check.state == "problem" for check in found)
+    blocks: list[Block] = [Table(("check", "state", "found"), [(each.name, each.state, each.found) for each in checks])]
+    if found:
+        advice = [line for each in found for line in (f"{each.name}: {each.found}", f"  {each.hint}")]
+        blocks.append(Lines(advice, "what to do"))
+    return Answer(
+        documents=[{"checks": msgspec.to_builtins(checks)}],
+        blocks=blocks,
+        notes=[f"{count(problems, 'problem')}, {count(len(found) - problems, 'warning')}"] if found else [],
+        exit_code=1 if problems else 0,
+    )
 
 
 def backup(

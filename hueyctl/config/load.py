@@ -124,6 +124,16 @@ def parse(path: Path, *, environ: Mapping[str, str]) -> Project:
     return project
 
 
+def likely_store(path: Path, *, environ: Mapping[str, str]) -> str:
+    """Where the store of this file is, as far as can be told of one that is wrong."""
+    try:
+        project, _, _ = _parsed(path, environ)
+        found = project.store
+    except ConfigError:
+        found = environ.get("HUEYCTL_STORE", "")
+    return os.path.join(path.parent, found or DEFAULT_STORE)
+
+
 def _parsed(path: Path, environ: Mapping[str, str]) -> tuple[Project, list[str], set[str]]:
     """What is right in the file, what is wrong with it, and the keys that its [defaults] set."""
     path = path.absolute()

@@ -128,7 +128,13 @@ def refuse_network(folder: Path) -> None:
 
 
 def network_file_system(folder: Path, *, mountinfo: str | None = None) -> str | None:
-    """The type of the network file system that `folder` is on; None: a local one, or unknown.
+    """The type of the network file system that `folder` is on; None: a local one, or unknown. See `file_system`."""
+    kind = file_system(folder, mountinfo=mountinfo)
+    return kind if kind in NETWORK_FILE_SYSTEMS else None
+
+
+def file_system(folder: Path, *, mountinfo: str | None = None) -> str | None:
+    """The type of the file system that `folder` is on (`ext4`); None where the system doesn't tell.
 
     `mountinfo` is the text of /proc/self/mountinfo, read where it is None.
     """
@@ -139,14 +145,14 @@ def network_file_system(folder: Path, *, mountinfo: str | None = None) -> str | 
         except OSError:
             return None
     target = os.path.realpath(folder)
-    best, kind = -1, ""
+    best, kind = -1, None
     for line in mountinfo.splitlines():
         mounted, _, typed = line.partition(" - ")
         point = _unescaped(mounted.split(" ")[4])
         inside = point in {"/", target} or target.startswith(point + "/")
         if inside and len(point) >= best:  # the last of equals: it is mounted over the others
             best, kind = len(point), typed.split(" ")[0]
-    return kind if kind in NETWORK_FILE_SYSTEMS else None
+    return kind
 
 
 def _unescaped(text: str) -> str:

@@ -129,13 +129,12 @@ class Shell:
             id=id,
             host="host",
             pid=4242,
-            version="0",
             file=str(self.dir / "jobs.toml"),
             concurrency=2,
             jobs=tuple(jobs),
             lease_s=30,
             started_at=now,
-            **{"queues": None, "beat_at": now, **more},
+            **{"version": "0", "queues": None, "beat_at": now, **more},
         )
         with self.store() as store:
             store.register(worker, now=now)

@@ -1,0 +1,118 @@
+"""`doctor`: everything that an operator would look at, each finding with what to do.
+
+It needs no worker, changes nothing, and takes whatever it meets (a damaged store, a wrong file) for a finding.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+from hueyctl import config
+from hueyctl.app.checkup import Check, ok, problem, warning
+from hueyctl.app.doctor_ground import ground
+from hueyctl.app.doctor_work import work
+from hueyctl.errors import ConfigError, StoreBusy, StoreError, StoreMissing
+from hueyctl.model.definition import Project
+from hueyctl.storage.health import damage, layout, miscounts
+from hueyctl.storage.place import Place
+from hueyctl.storage.sqlite import SqliteStore, open_store
+
+RESTORE = "stop the workers, keep the file with its -wal, and restore a copy made by `hueyctl backup`"
+
+
+def doctor(file: Path | None, *, cwd: Path, environ: Mapping[str, str], full: bool, now: datetime) -> Iterator[Check]:
+    """The findings, in the order of what rests on what. With `full` every row is looked at."""
+    try:
+        path = config.find(file, cwd=cwd, environ=environ)
+    except ConfigError as exc:
+        yield problem("file", exc.message, exc.hint or "")
+        return
+    project: Project | None = None
+    try:
+        project = config.load(path, environ=environ)
+    except ConfigError as exc:
+        for line in exc.problems:
+            yield problem("file", line, "correct it; workers that run go on with what they have read")
+    else:
+        yield ok("file", f"{path}: {len(project.jobs)} jobs")
+    yield from _of_file(path)
+    place = Place(Path(project.store if project else config.likely_store(path, environ=environ)))
+    yield from ground(place)
+    yield from _of_store(place, project, full=full, now=now)
+
+
+def _of_file(path: Path) -> Iterator[Check]:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return  # which is why it could not be loaded
+    if mode & 0o002:
+        yield problem(
+            "file",
+            f"{path} can be written by every user of this machine, who can so run anything as you",
+            f"chmod o-w {path}",
+        )
+
+
+def _of_store(place: Place, project: Project | None, *, full: bool, now: datetime) -> Iterator[Check]:
+    try:
+        store = open_store(place.store, read_only=True)
+    except StoreMissing as exc:
+        yield _missing(place, exc)
+        return
+    except StoreError as exc:
+        yield problem("store", exc.message, exc.hint or RESTORE)
+        return
+    name = "store"
+    with closing(store):
+        try:
+            yield from _of_layout(store, place)
+            name = "integrity"
+            yield from _of_integrity(store, full=full)
+            name = "store"
+            yield from work(store, place, project, now=now)
+        except StoreBusy as exc:
+            yield problem(name, exc.message, exc.hint or "try again")
+        except StoreError as exc:
+            yield problem(name, exc.message, exc.hint or RESTORE)
+
+
+def _missing(place: Place, exc: StoreMissing) -> Check:
+    log = place.path.with_name(place.path.name + "-wal")
+    if os.path.lexists(log):
+        return problem(
+            "store",
+            f"{place.path} is gone, but its log {log.name} is there, which holds what it had accepted",
+            "put the store back; or remove the log too, if all of it is to be forgotten",
+        )
+    return ok("store", f"{exc.message}: {exc.hint}")
+
+
+def _of_layout(store: SqliteStore, place: Place) -> Iterator[Check]:
+    found = layout(store.database)
+    size = f"{found.pages * found.page_size / 2**20:.1f} MiB"
+    free = f", {found.free_pages / found.pages:.0%} of it free" if found.free_pages > found.pages / 10 else ""
+    yield ok("store", f"{place.path}: version {found.version}, {size}{free}")
+    if found.journal_mode == "wal":
+        yield ok("pragmas", "journal_mode wal; every writer checks the others when it opens the store")
+    else:
+        yield warning(
+            "pragmas",
+            f"journal_mode is {found.journal_mode}: nobody has written since it was restored, or another program did",
+            "nothing: the next worker or enqueue sets it to wal",
+        )
+
+
+def _of_integrity(store: SqliteStore, *, full: bool) -> Iterator[Check]:
+    wrong = damage(store.database, full=full)
+    for line in wrong:
+        yield problem("integrity", line, RESTORE)
+    miscounted = miscounts(store.database) if full and not wrong else []
+    for line in miscounted:
+        yield problem("integrity", line, "report it as a bug; `hueyctl inspect` counts wrong, and nothing is lost")
+    if not wrong and not miscounted:
+        yield ok("integrity", "sound (integrity_check, counts)" if full else "sound (quick_check; --full looks closer)")
