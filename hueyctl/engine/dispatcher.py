@@ -319,9 +319,11 @@ class Dispatcher:
             with self._lock:
                 endings, self._ended = self._ended, []
             try:
-                exchange = store.exchange([settlement for _, settlement in endings], None, now=datetime.now(UTC))
-                self._report(endings, exchange)
-                store.sync()
+                if endings:
+                    exchange = store.exchange([settlement for _, settlement in endings], None, now=datetime.now(UTC))
+                    self._report(endings, exchange)
+                else:  # any write will do to see whether there is space again
+                    store.beat(self.worker, running=self.under_way(), now=datetime.now(UTC))
                 return
             except (StoreBusy, StoreFull):
                 with self._lock:
@@ -382,7 +384,7 @@ class Dispatcher:
             self._events.someone_died()
 
     def _others_end_soon(self) -> bool:
-        """Are attempts under way that run in threads? The short ones do: a process takes longer than the wait is worth."""
+        """Are attempts under way that run in threads? A process takes longer than the wait is worth."""
         with self._lock:
             return any(attempt.in_thread for attempt, _ in self._active.values())
 
