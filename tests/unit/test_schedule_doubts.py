@@ -96,8 +96,8 @@ def test_what_is_over_is_said() -> None:
 
 @pytest.mark.parametrize(
     "cron",
-    ["*/15 * * * *", "5/15 * * * *", "0 */6 * * *", "0 0 1 */3 *", "@hourly", "@weekly", "10-50/7 * * * *", "0 0 L * *",
-     "*/10 * * * * *", "0 9-17 * * MON-FRI", "0 0 */1 * 5", "* * * * *", "* * * * * *"],
+    ["*/15 * * * *", "5/15 * * * *", "0 */6 * * *", "0 0 1 */3 *", "@hourly", "@weekly", "10-50/7 * * * *",
+     "30/7 * * * *", "0 0 L * *", "*/10 * * * * *", "0 9-17 * * MON-FRI", "0 0 */1 * 5", "* * * * *", "* * * * * *"],
 )  # fmt: skip
 def test_what_is_meant_passes(cron: str) -> None:
     assert doubts(cron) == []
