@@ -322,6 +322,7 @@ class Dispatcher:
                 if endings:
                     exchange = store.exchange([settlement for _, settlement in endings], None, now=datetime.now(UTC))
                     self._report(endings, exchange)
+                    self._unannounced = b"work"
                 else:  # any write will do to see whether there is space again
                     store.beat(self.worker, running=self.under_way(), now=datetime.now(UTC))
                 return

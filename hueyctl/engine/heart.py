@@ -23,6 +23,12 @@ def pause_between_beats(lease: timedelta) -> float:
     return min(lease.total_seconds() / BEATS_PER_LEASE, LONGEST_PAUSE_S)
 
 
+def patience_of_a_beat(lease: timedelta) -> float:
+    """Seconds that a beat may wait for a locked store. With the pause it is half a lease: the guard, which kills
+    everything after two thirds of one without a sign of life, must hear of a worker that only waits."""
+    return pause_between_beats(lease) / 2
+
+
 class Heart(Periodic):
     """Beats three times a lease. `declared_dead` is called when somebody has rescued this worker's runs."""
 

@@ -29,7 +29,7 @@ from hueyctl.engine.consumer import HEALTH_CHECK_S, RunnerConsumer
 from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.dispatcher import Dispatcher
 from hueyctl.engine.guard_main import guard_argv
-from hueyctl.engine.heart import Heart
+from hueyctl.engine.heart import Heart, patience_of_a_beat
 from hueyctl.engine.keeper import Keeper
 from hueyctl.engine.log import WorkerLog, listen_to_huey
 from hueyctl.engine.mailbox import Mailbox
@@ -94,8 +94,8 @@ def detach_worker(argv: Sequence[str], place: Place) -> int:
     return process.wait() or 1
 
 
-def _open(place: Place) -> SqliteStore:
-    return open_store(place.store, create=True, migrate=True)
+def _open(place: Place, *, busy_s: float = 5.0) -> SqliteStore:
+    return open_store(place.store, create=True, migrate=True, busy_s=busy_s)
 
 
 class _Worker:
@@ -223,7 +223,7 @@ class _Worker:
         )
         self._heart = Heart(
             worker=self.id,
-            open_store=lambda: _open(self._place),
+            open_store=lambda: _open(self._place, busy_s=patience_of_a_beat(self._project.worker.lease)),
             lease=self._project.worker.lease,
             tick=self._tick,
             running=self._dispatcher.under_way,
@@ -275,6 +275,9 @@ class _Worker:
     def _reload(self) -> None:
         try:
             project = load(self._project.path, environ=self._environ)
+            if not project.jobs and self._project.jobs:
+                # Half-written, or truncated by an editor: every run that is queued would be held.
+                raise ConfigError([f"{project.path.name}: it defines no job any more"])
             if project.store != self._project.store:
                 raise ConfigError([f"{project.path.name}: hueyctl.store: can't change while a worker runs; restart it"])
             definitions = Definitions(project, self._environ)

@@ -205,9 +205,11 @@ class Database:
                 )
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return damaged(self.path, str(exc))
-            case sqlite3.SQLITE_IOERR if code == sqlite3.SQLITE_IOERR_WRITE:
-                # Quotas and file size limits come as this; the disk's own errors come when it syncs.
-                return StoreFull(f"{self.path} can't grow: the disk, a quota or a file size limit is full")
+            case sqlite3.SQLITE_IOERR if code in {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}:
+                # Quotas and file size limits come as the first, and whoever opens a store on a full disk gets the
+                # second; the disk's own errors come when it syncs.
+                what = f"{self.path} can't grow: the disk, a quota or a file size limit is full"
+                return StoreFull(what, hint="free some space; nothing was half-done")
             case sqlite3.SQLITE_IOERR:
                 name = getattr(exc, "sqlite_errorname", "SQLITE_IOERR")
                 return StoreError(f"{self.path}: the disk failed ({exc}, {name})", hint="check the disk")
