@@ -4,6 +4,7 @@
 #   make test    build the wheel, install it beside the sources, run every test against it
 #   make lint    ruff, mypy --strict, import-linter
 #   make bench   the README's ratios, measured here and now
+#   make powercut   cut the power at a thousand random moments (ARGS="--cuts 200 --seed 7"), some minutes
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constr
 # What `make test ARGS="-k revoke"` hands on to pytest.
 ARGS ?=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench powercut clean
 
 demo: $(RUNTIME)
 	@$(BIN)/python examples/demo.py
@@ -31,6 +32,9 @@ lint: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python bench/run.py $(ARGS)
+
+powercut: $(DEV)
+	$(BIN)/python tests/powercut/cut_power.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from hueyctl import config
-from hueyctl.errors import StoreReadOnly
 from hueyctl.model.definition import Job, Project
 from hueyctl.storage.bell import ring
 from hueyctl.storage.place import Place
@@ -55,12 +53,8 @@ class Session:
         ring(self.place.bell)
 
     def make_durable(self) -> None:
-        """What is reported after this can't come undone by a power cut.
-
-        A store that can't be written now was written by somebody else, who made it durable or will; reading goes on.
-        """
-        with suppress(StoreReadOnly):
-            self.writer().sync()
+        """What has been read and is reported after this can't come undone by a power cut. Needs no write access."""
+        self.reader().sync()
 
     def close(self) -> None:
         """Let the store go."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import resource
 import signal
@@ -32,6 +34,7 @@ from hueyctl.model.outcome import Exited
 from hueyctl.model.run import Message, NewRun, RunState
 from hueyctl.model.transition import Done, Retry, Settlement
 from hueyctl.storage import opening, place
+from hueyctl.storage.database import SyncFailed
 from hueyctl.storage.locks import hold
 from hueyctl.storage.place import Place
 from hueyctl.storage.sqlite import SqliteStore, open_store
@@ -155,8 +158,8 @@ def test_the_pragmas_are_in_force(store: SqliteStore) -> None:
     }
     assert found == {
         "journal_mode": ("wal",),
-        "synchronous": (2,),
-        "wal_autocheckpoint": (10_000,),
+        "synchronous": (1,),
+        "wal_autocheckpoint": (16_384,),
         "user_version": (1,),
         "application_id": (0x68756579,),
     }
@@ -427,24 +430,33 @@ def test_a_store_in_a_folder_that_cannot_be_written_can_be_read(reachable: Path,
 
 # -- commit levels ----------------------------------------------------------------------------------------------------
 class Levels:
-    """The commit level of each transaction that a store commits."""
+    """Of each transaction that a store commits: is it on the disk (2), or only in order before the next that is (1)?"""
 
-    def __init__(self, store: SqliteStore) -> None:
+    def __init__(self, store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seen: list[int] = []
-        self._store = store
         store.database.connection.set_trace_callback(self._trace)
+        module, name = (fcntl, "fcntl") if sys.platform == "darwin" else (os, "fdatasync")
+        sync = getattr(module, name)
+
+        def seen_sync(*args: object) -> object:
+            self.seen[-1:] = [2]
+            return sync(*args)
+
+        monkeypatch.setattr(module, name, seen_sync)
 
     def _trace(self, statement: str) -> None:
         if statement == "COMMIT":
-            self.seen.append(self._store.database._synchronous or 0)
+            self.seen.append(1)
 
     def take(self) -> list[int]:
         seen, self.seen = self.seen, []
         return seen
 
 
-def test_what_users_ask_for_is_durable_and_first_claims_and_ends_are_not_synced(store: SqliteStore) -> None:
-    levels = Levels(store)
+def test_what_users_ask_for_is_durable_and_first_claims_and_ends_are_not_synced(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    levels = Levels(store, monkeypatch)
     [first, second] = store.accept([new(), new()], by="b", now=NOW)
     assert levels.take() == [2]
     claims = store.exchange([], WANT, now=NOW).claims
@@ -456,24 +468,42 @@ def test_what_users_ask_for_is_durable_and_first_claims_and_ends_are_not_synced(
     store.retry([first.run.id], by="b", now=NOW)
     store.pause([Pause(kind="all", name="", note=None, by="b", at=NOW)])
     store.resume("all", "", by="b", now=NOW)
+    assert levels.take() == [2, 2, 2]  # the retry was refused, and wrote nothing
+    store.beat("w1", running=0, now=NOW)
     store.sync()
-    assert levels.take() == [2, 2, 2, 2]  # the retry was refused, and wrote nothing
+    assert levels.take() == [2]
 
 
-def test_a_claim_after_the_first_is_on_the_disk_before_it_is_handed_out(store: SqliteStore) -> None:
+def test_a_sync_that_fails_is_told_and_what_was_written_stands(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(*((fcntl, "fcntl") if sys.platform == "darwin" else (os, "fdatasync")), failing)
+    with pytest.raises(SyncFailed, match="failed to sync"):
+        store.accept([new()], by="b", now=NOW)
+    assert len(store.runs(RunFilter(), limit=None)) == 1
+
+
+def test_a_claim_after_the_first_is_on_the_disk_before_it_is_handed_out(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.accept([new()], by="b", now=NOW)
     [claim] = store.exchange([], WANT, now=NOW).claims
     again = Settlement(
         n=claim.run.n, token=claim.token, verdict=Retry(timedelta(0), 1), outcome=Exited(1), ended_at=NOW
     )
     store.accept([new()], by="b", now=NOW)
-    levels = Levels(store)
+    levels = Levels(store, monkeypatch)
     exchange = store.exchange([again], WANT, now=NOW)
     assert [claim.run.attempt for claim in exchange.claims] == [2, 1]
     assert levels.take() == [1, 2]
 
 
-def test_after_an_unclean_boot_claims_are_durable_for_ten_minutes_and_seq_jumps(path: Path) -> None:
+def test_after_an_unclean_boot_claims_are_durable_for_ten_minutes_and_seq_jumps(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with closing(open_store(path, create=True)) as store:
         store.register(worker(), now=NOW)
         last = store.last_seq()
@@ -481,7 +511,7 @@ def test_after_an_unclean_boot_claims_are_durable_for_ten_minutes_and_seq_jumps(
     with closing(open_store(path)) as registering, closing(open_store(path)) as store:
         registering.register(worker("w2"), now=NOW)
         assert store.last_events(EventFilter(), limit=1)[0].seq == last + 1_000_001
-        levels = Levels(store)
+        levels = Levels(store, monkeypatch)
         want = Want(worker="w2", limit=1, jobs={"a": JobPolicy()})
         for minutes, level in ((0, 2), (9, 2), (10, 1)):
             store.accept([new()], by="b", now=NOW)

@@ -18,7 +18,10 @@ with hueyctl.open_queue("jobs.toml") as queue:
 
 def counted(folder: Path, library: Path, *, commands: int, calls: int, batch: int) -> dict[str, Counter[str]]:
     """The syncs, by what was synced ("log", "database", "folder") and up to the end of the last run, of `commands`
-    times `hueyctl enqueue`, of `calls` of one process, and of a batch of `batch` runs; one worker with its defaults."""
+    times `hueyctl enqueue`, of `calls` of one process, and of a batch of `batch` runs; one worker with its defaults.
+
+    "cleanings" (no syncs) are how often the worker's keeper cut the log, at most once in ten seconds: three syncs each.
+    """
     scene = Scene(folder, library, worker="", contents=False)
     try:
         scene.start_worker()
@@ -39,4 +42,6 @@ def _syncs(scene: Scene, what: Callable[[], object]) -> Counter[str]:
     eventually(scene.idle)
     names = {scene.store.name: "database", f"{scene.store.name}-wal": "log", scene.store.parent.name: "folder"}
     records = scene.recorder.records()[before:]
-    return Counter(names[Path(record.path).name] for record in records if record.kind == "S")
+    found = Counter(names[Path(record.path).name] for record in records if record.kind == "S")
+    found["cleanings"] = sum(record.kind == "T" and record.path.endswith("-wal") for record in records)
+    return +found
