@@ -4,6 +4,7 @@
 #   make test    build the wheel, install it beside the sources, run every test against it
 #   make lint    ruff, mypy --strict, import-linter
 #   make bench   the README's ratios, measured here and now
+#   make soak    200,000 runs with a retention of seconds: does the store stay small? (some minutes)
 #   make powercut   cut the power at a thousand random moments (ARGS="--cuts 200 --seed 7"), some minutes
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constr
 # What `make test ARGS="-k revoke"` hands on to pytest.
 ARGS ?=
 
-.PHONY: demo test lint bench powercut clean
+.PHONY: demo test lint bench soak powercut clean
 
 demo: $(RUNTIME)
 	@$(BIN)/python examples/demo.py
@@ -35,6 +36,9 @@ bench: $(DEV)
 
 powercut: $(DEV)
 	$(BIN)/python tests/powercut/cut_power.py $(ARGS)
+
+soak: $(DEV)
+	$(BIN)/python tests/soak/soak.py $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -111,6 +112,8 @@ class Keeper(Periodic):
                 continue
             for run in store.rescue(id, cause=cause, now=datetime.now(UTC)):
                 changed += 1
+                with suppress(OSError):
+                    self._place.progress(run.id, run.attempt).unlink()  # its guard would have, at the attempt's end
                 self._log.warning(f"{run.job} {run.id[:8]} attempt {run.attempt} was lost with it; now {run.state}")
         if changed or dead:
             ring(self._place.bell, b"work")

@@ -136,6 +136,16 @@ def test_others_get_the_write_lock_between_the_steps(shell: Shell) -> None:
     assert written_after[-1] < len(steps), f"written after steps {written_after} of {len(steps)}"
 
 
+def test_what_a_lost_attempt_said_of_its_progress_goes_when_it_is_rescued(shell: Shell) -> None:
+    shell.enqueue("fetch")
+    (claim,) = shell.claim("fetch", worker="dead")
+    progress = shell.place.progress(claim.run.id, claim.run.attempt)
+    progress.parent.mkdir(exist_ok=True)
+    progress.write_text("40/100")
+    shell.spawn("worker", "start", "--burst")
+    eventually(lambda: not progress.exists())
+
+
 def test_a_worker_prunes_by_itself_and_looks_for_orphans(shell: Shell) -> None:
     shell.write(JOBS.replace('"1h"', '"0s"') + '\n[worker]\nlease = "1s"\n')
     run = shell.enqueue("fetch")
