@@ -267,7 +267,10 @@ class _Guard:
             if child.definition == body.definition:
                 self._idle.remove(child)
                 return child
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as exc:
+            raise CannotStart(126, f"{body.interpreter}: {exc.strerror}") from exc
         with theirs:
             try:
                 launched = self._launch((body.interpreter, _CHILD), spec, dict(spec.env), [self._null, theirs.fileno()])

@@ -137,5 +137,5 @@ def decode_answer(payload: bytes) -> Answer | None:
     """What a warm child said; None for what is no answer at all: its descriptor is within the job's reach."""
     try:
         return _answers.decode(payload)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError, RecursionError):  # ValueError: what isn't UTF-8
         return None

@@ -424,6 +424,33 @@ def f():
         assert os.listdir(progress.parent) == ["asking.2"]
 
 
+@pytest.mark.parametrize(
+    "noise", ['b"\\xff"', '\'{"token": "\\xff"}\'.encode("latin-1")', 'b\'{"a":\' + b"[" * 100_000']
+)
+def test_what_a_job_writes_where_answers_go_harms_nobody(guarded: Guarded, noise: str) -> None:
+    text = f"def f():\n    import os\n    noise = {noise}\n    os.write(3, len(noise).to_bytes(4, 'big') + noise)\n"
+    guarded.module(text, "noisy")
+    beside = guarded.begin(guarded.command("sleep", "0.3"))
+    assert guarded.run(guarded.job("noisy:f")).outcome == Returned()
+    assert beside.end().outcome == Exited(0)
+
+
+@pytest.mark.parametrize("limit", range(24, 30))
+def test_a_guard_that_runs_out_of_descriptors_starts_less_and_lives(tmp_path: Path, limit: int) -> None:
+    """Each job holds a socket, two pipes and two files: which of them is refused depends on the limit."""
+    guarded = Guarded(tmp_path, prefix=("bash", "-c", f'ulimit -n {limit}; exec "$@"', "_"))
+    text = "def f(): import sys, time; print('out', flush=True); print('up', file=sys.stderr); time.sleep(300)\n"
+    guarded.module(text.replace(": import", ":\n    import").replace("; ", "\n    "), "many")
+    under = []
+    while not any(each.over for each in under):
+        assert len(under) < limit
+        under.append(guarded.begin(guarded.job("many:f")))
+        eventually(lambda: under[-1].over or err(under[-1].spec) == "up\n" or not guarded.guard.alive)
+    assert guarded.guard.alive
+    assert isinstance(under[-1].end().outcome, NotStarted)
+    guarded.guard.close(10)
+
+
 def children(guarded: Guarded) -> list[int]:
     return [each.pid for each in kin.below([guarded.guard.pid]) if each.state != "Z"]
 
