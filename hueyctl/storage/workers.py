@@ -29,7 +29,12 @@ CAREFUL_FOR: Final = timedelta(minutes=10)
 # Events that a power cut has undone may have been read: their numbers are not given out again.
 SEQ_JUMP: Final = 1_000_000
 
-REGISTER: Final = f"INSERT OR REPLACE INTO workers ({WORKER_COLUMNS}) VALUES (?{', ?' * WORKER_COLUMNS.count(',')})"
+# A reload keeps what it knows nothing of: the count of beats, and a request that came in meanwhile.
+REGISTER: Final = f"""
+INSERT INTO workers ({WORKER_COLUMNS}) VALUES (?{", ?" * WORKER_COLUMNS.count(",")})
+ON CONFLICT (id) DO UPDATE SET version = excluded.version, file = excluded.file, concurrency = excluded.concurrency,
+    jobs = excluded.jobs, queues = excluded.queues, lease_s = excluded.lease_s
+"""
 RUNNING_OF: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE state = 'running' AND worker = ? ORDER BY n"
 
 

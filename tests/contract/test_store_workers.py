@@ -21,6 +21,14 @@ def test_registering_again_is_a_reload(scene: Scene) -> None:
     assert [event.type for event in scene.events()] == ["worker-online", "reloaded"]
 
 
+def test_a_reload_keeps_the_beats_and_a_request_that_came_in_meanwhile(scene: Scene) -> None:
+    scene.store.beat("w1", running=3, now=scene.now)
+    scene.store.ask("w1", "stop", by="bob", now=scene.now)
+    scene.register("w1", jobs=("new",))
+    [worker] = scene.store.workers()
+    assert (worker.beat, worker.running, worker.request) == (1, 3, "stop")
+
+
 def test_a_beat_counts_up_and_tells_the_load(scene: Scene) -> None:
     scene.pass_time(seconds=3)
     assert scene.store.beat("w1", running=3, now=scene.now)
