@@ -45,6 +45,7 @@ from hueyctl.storage.store import Worker as WorkerRecord
 
 READY_FD = "HUEYCTL_READY_FD"
 JOIN_S = 0.05  # between looks at the threads while draining
+AFTERMATH_S = 1.0  # for the threads to take what the guard's end tells them
 LAST_WRITE_S = 30.0  # for the last settlements, on a slow or busy store
 
 
@@ -340,11 +341,13 @@ class _Worker:
             self._dispatcher.interrupt("interrupted")
             self._wait_for_threads(self._longest_kill_s(), interruptible=False)
         self._leaving = True
+        # Before anything is given back: whoever takes it next must not meet what is left of it here.
+        self._guard.close(timeout=10.0)
+        self._wait_for_threads(AFTERMATH_S, interruptible=False)
         if not self._dispatcher.stop(LAST_WRITE_S):
             return self._break_off(self._dispatcher.failure)
         self._keeper.stop()
         self._heart.stop()
-        self._guard.close(timeout=10.0)
         store = _open(self._place)
         try:
             store.unregister(self.id, reason=reason, now=datetime.now(UTC))
@@ -357,6 +360,7 @@ class _Worker:
     def _break_off(self, failure: BaseException | None) -> int:
         """The store is lost to us: stop everything, and leave what ran to be rescued."""
         self._leaving = True
+        self._dispatcher.drain()  # what is claimed from now on would be lost, time and again
         self._log.error(f"worker {self.id} ends: {failure or 'its guard or its store failed'}")
         return failure.exit_code if isinstance(failure, HueyctlError) else StoreError.exit_code
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hueyctl.model.outcome import Lost
+from hueyctl.model.outcome import Lost, Stopped
 from hueyctl.process import kin
 from hueyctl.process.spec import AttemptSpec, Ended, StopReason
 from hueyctl.process.wire import (
@@ -89,7 +89,7 @@ class Guard:
 
     def run(self, spec: AttemptSpec) -> Ended:
         """Have an attempt made and wait for its end; `Lost` if the guard dies meanwhile. A dead one's successor makes
-        it; without one, it is lost."""
+        it; without one, it is lost, or interrupted where the guard was closed."""
         answer: queue.SimpleQueue[Ended] = queue.SimpleQueue()
         message = pack(Start(spec))
         with self._lock:
@@ -102,7 +102,7 @@ class Guard:
         # Not lost at once: while another guard starts, a queue of runs would be, with all that they may be lost.
         self._succeeded.wait()
         if self._successor is None:
-            return Ended(token=spec.token, outcome=Lost(_THE_GUARD_DIED))
+            return self._unanswered(spec.token)
         return self._successor.run(spec)
 
     def stop(self, token: str, reason: StopReason) -> bool:
@@ -148,6 +148,9 @@ class Guard:
         with contextlib.suppress(OSError):
             self._socket.sendall(message)
 
+    def _unanswered(self, token: str) -> Ended:
+        return Ended(token=token, outcome=Stopped("interrupted") if self._closing else Lost(_THE_GUARD_DIED))
+
     def _mourned_by(self, on_death: Callable[[], Guard | None] | None) -> bool:
         """Have its death told from now on; False: it is dead already, and whoever started it knows."""
         with self._lock:
@@ -192,7 +195,7 @@ class Guard:
             return  # who raised it knows
         finally:
             for token, answer in orphaned.items():
-                answer.put(last_words.get(token) or Ended(token=token, outcome=Lost(_THE_GUARD_DIED)))
+                answer.put(last_words.get(token) or self._unanswered(token))
 
 
 def become_subreaper() -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import time
 from datetime import datetime
 
@@ -92,6 +94,33 @@ def test_what_is_not_done_when_the_time_to_drain_is_over_goes_back_to_the_queue(
     project.burst()
     found = project.run(run)
     assert (found["state"], found["attempt"], found["losses"]) == ("succeeded", 2, 0)
+
+
+def test_what_goes_back_when_time_is_up_has_stopped_before(project: Project) -> None:
+    """Whoever takes it next would otherwise meet what is left of it. This one starts after it was to be interrupted:
+    until then it waits for its env_file."""
+    project.write("""
+        [jobs.late]
+        script = 'echo started >> marks; sleep 60'
+        env_file = "late.env"
+        [defaults]
+        kill_after = "100ms"
+        """)
+    os.mkfifo(project.dir / "late.env")
+    with project.worker() as worker:
+        run = project.enqueue("late")
+        eventually(lambda: project.run(run)["state"] == "running")
+        worker.signal(signal.SIGTERM)
+        eventually(lambda: "stopping" in worker.log)
+        worker.signal(signal.SIGTERM)
+        eventually(lambda: "interrupting" in worker.log)
+        (project.dir / "late.env").write_text("A=b\n")
+        eventually(lambda: project.lines("marks") == ["started"])
+        with contextlib.closing(sqlite3.connect(f"file:{project.store}?mode=ro", uri=True)) as store:
+            eventually(lambda: store.execute("SELECT state FROM runs").fetchall() == [("queued",)])
+            assert not list(project.store.parent.glob("workers/*.guard"))
+        assert worker.ended() == 0
+    assert project.run(run)["losses"] == 0
 
 
 def test_a_reload_takes_the_new_file_for_what_starts_from_then_on(project: Project) -> None:
