@@ -99,7 +99,8 @@ class Attempt:
                 return
             case TimedOut():
                 raise TaskTimeout(describe(outcome))
-            case Stopped("interrupted"):
+            case Stopped("interrupted" | "stale"):
+                # Stale: its end will be refused. Should its token hold after all, it is given back.
                 raise KeyboardInterrupt
             case Stopped():
                 raise CancelExecution(retry=False)
@@ -283,6 +284,19 @@ def not_taken(claim: Claim) -> Settlement:
         n=claim.run.n,
         token=claim.token,
         verdict=Release(started=False),
+        outcome=Stopped("interrupted"),
+        ended_at=datetime.now(UTC),
+    )
+
+
+def given_back(attempt: Attempt) -> Settlement:
+    """The release of an attempt that its worker can't wait for any longer; done is what Huey has judged done."""
+    if isinstance(attempt.verdict, Done):
+        return attempt.settlement()
+    return Settlement(
+        n=attempt.run.n,
+        token=attempt.claim.token,
+        verdict=Release(started=True),
         outcome=Stopped("interrupted"),
         ended_at=datetime.now(UTC),
     )

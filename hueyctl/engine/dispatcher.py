@@ -20,7 +20,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from hueyctl.engine.attempt import Attempt, Runner, lost, not_taken
+from hueyctl.engine.attempt import Attempt, Runner, given_back, lost, not_taken
 from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.scheduler import Scheduler
@@ -124,7 +124,7 @@ class Dispatcher:
         self._next_due: datetime | None = None
         self._scheduler: Scheduler | None = None
         self._asleep = False
-        self._listened_at = self._rang_at = 0.0
+        self._listened_at = self._looked_at = self._rang_at = 0.0
         self._unannounced: bytes | None = None
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
@@ -276,7 +276,7 @@ class Dispatcher:
 
     def _give_back(self) -> None:
         """Release what is still under way; whoever ends it later finds its token gone. Called with the lock held."""
-        self._ended += [(attempt, attempt.settlement()) for attempt, _ in self._active.values()]
+        self._ended += [(attempt, given_back(attempt)) for attempt, _ in self._active.values()]
         self._active.clear()
 
     def _exchange(self, store: Store, endings: list[Ending], free: int) -> None:
@@ -303,10 +303,12 @@ class Dispatcher:
             return
         self._next_due = exchange.next_due
         again = any(isinstance(s.verdict, Retry | Release) for s in settlements)
+        # More was due than one transaction should take: nothing may have been claimed yet, and nobody is idle.
+        more = exchange.next_due is not None and exchange.next_due <= datetime.now(UTC)
         if free:
-            self._claimable = len(exchange.claims) == free
+            self._claimable = len(exchange.claims) == free or more
         else:
-            self._claimable |= again
+            self._claimable |= again or more
         self._hand_over(exchange.claims, definitions)
         self._report(endings, exchange)
         if again or (self._unannounced is None and (endings or exchange.claims)):
@@ -314,7 +316,7 @@ class Dispatcher:
 
     def _settle_alone(self, store: Store) -> None:
         """The disk is full: claim nothing until everything that has ended is in the store."""
-        while not self._stopping:
+        while True:
             time.sleep(PATIENCE_S)  # nothing to listen to: only the store matters now
             with self._lock:
                 endings, self._ended = self._ended, []
@@ -329,6 +331,8 @@ class Dispatcher:
             except (StoreBusy, StoreFull):
                 with self._lock:
                     self._ended = endings + self._ended
+            if self._stopping:
+                return
 
     def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions) -> None:
         for claim in claims:
@@ -376,7 +380,12 @@ class Dispatcher:
             if self._others_end_soon():
                 time.sleep(LINGER_S)
         kinds = self._bell.drain() if self._bell.fileno() in ready else set()
-        if kinds & {b"work", b"ask"} or (not ready and store.changed()):
+        # Of a bell that is full the newest is lost, and it may have been the one that matters: others' events, however
+        # many, don't put off a look of our own.
+        late = not ready or self._listened_at - self._looked_at > BACKSTOP_S
+        if late:
+            self._looked_at = self._listened_at
+        if kinds & {b"work", b"ask"} or (late and store.changed()):
             self._claimable = True
             self._look_for_requests(store)
         elif self._next_due is not None and self._next_due <= datetime.now(UTC):

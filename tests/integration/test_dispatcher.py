@@ -17,15 +17,18 @@ import pytest
 
 from hueyctl.engine.attempt import Attempt
 from hueyctl.engine.definitions import Definitions
-from hueyctl.engine.dispatcher import Dispatcher
+from hueyctl.engine.dispatcher import BACKSTOP_S, Dispatcher
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.queue import RunnerHuey, task_of
-from hueyctl.errors import StoreReplaced
-from hueyctl.model.definition import Job, Param, Project, PythonBody
+from hueyctl.errors import StoreFull, StoreReplaced
+from hueyctl.model.definition import CommandBody, Job, Param, Project, PythonBody
+from hueyctl.model.outcome import Returned, Stopped
 from hueyctl.model.run import Message, NewRun, Run, RunState
+from hueyctl.process.spec import AttemptSpec, Ended
 from hueyctl.storage.bell import Bell, ring
+from hueyctl.storage.exchange import BATCH
 from hueyctl.storage.place import Place
-from hueyctl.storage.sqlite import open_store
+from hueyctl.storage.sqlite import SqliteStore, open_store
 from hueyctl.storage.store import EventFilter, RunFilter, Worker
 
 
@@ -50,10 +53,12 @@ class Rig:
     def __init__(self, folder: Path, concurrency: int) -> None:
         self.place = Place(folder / ".hueyctl" / "queue.db")
         self.place.prepare()
+        self.store_class = SqliteStore
         jobs = {
             "loads": job("loads", "json:loads"),
             "again": job("again", "json:loads", retries=2, retry_delay=timedelta(hours=1), retry_backoff=2.0),
             "at_once": job("at_once", "json:loads", retries=2),
+            "program": Job(name="program", body=CommandBody(argv=("true",)), dir=Path("/")),
         }
         self.project = Project(path=folder / "jobs.toml", store=str(self.place.store), jobs=jobs)
         self.store = open_store(self.place.store, create=True, migrate=True)
@@ -74,7 +79,7 @@ class Rig:
             worker="w1",
             place=self.place,
             bell=self.bell,
-            open_store=lambda: open_store(self.place.store, busy_s=0.2),
+            open_store=self.open_store,
             definitions=self.definitions,
             guard=self._no_guard,
             concurrency=concurrency,
@@ -87,6 +92,18 @@ class Rig:
 
     def _no_guard(self) -> Any:
         raise AssertionError("nothing here runs in a process")
+
+    def open_store(self) -> SqliteStore:
+        return self.store_class(open_store(self.place.store, busy_s=0.2).database)
+
+    def take(self) -> Attempt:
+        """An attempt, as a thread takes it."""
+        taken: list[Attempt | None] = []
+        thread = threading.Thread(target=lambda: taken.append(self.dispatcher.next_attempt()))
+        thread.start()
+        thread.join(10)
+        assert taken[0] is not None
+        return taken[0]
 
     def asked(self, request: str) -> None:
         raise AssertionError("nobody asks")
@@ -269,3 +286,88 @@ def test_idleness_is_told_when_every_thread_waits_and_nothing_is_left(rig: Rig) 
     assert rig.idle_count == 0  # one of two threads has never asked
     rig.thread()
     eventually(lambda: rig.idle_count)
+
+
+def test_nobody_is_idle_while_more_is_due_than_one_transaction_takes(rig: Rig) -> None:
+    """A burst would have ended there, with all that was left."""
+    stale = [
+        NewRun(id=str(uuid.uuid4()), job="loads", message=Message(params={"s": "1"}), expires_s=0.001)
+        for _ in range(BATCH)
+    ]
+    rig.store.accept(stale, by="test", now=datetime.now(UTC))
+    (id,) = rig.enqueue()
+    state_when_idle: list[str] = []
+    rig.idle = lambda: state_when_idle.append(rig.run(id).state)  # type: ignore[method-assign]
+    rig.dispatcher.start()
+    rig.thread()
+    rig.thread()
+    eventually(lambda: state_when_idle)
+    assert state_when_idle[0] == "succeeded"
+
+
+def test_others_events_do_not_hide_a_run_whose_own_bell_was_lost(rig: Rig) -> None:
+    rig.dispatcher.start()
+    rig.thread()
+    rig.thread()
+    eventually(lambda: rig.idle_count)
+    new = NewRun(id=str(uuid.uuid4()), job="loads", message=Message(params={"s": "1"}))
+    rig.store.accept([new], by="test", now=datetime.now(UTC))
+    deadline = time.monotonic() + 10 * BACKSTOP_S
+    while rig.run(new.id).state is not RunState.SUCCEEDED:
+        assert time.monotonic() < deadline
+        ring(rig.place.bell, b"event")
+        time.sleep(BACKSTOP_S / 10)
+
+
+def test_what_is_given_back_in_the_middle_of_its_judgement_has_not_failed(rig: Rig) -> None:
+    """Its body has ended, and the time to drain is over before Huey has said what that means."""
+    (id,) = rig.enqueue()
+    rig.dispatcher.start()
+    attempt = rig.take()
+    attempt.outcome = Returned("1")
+    rig.dispatcher.drain()
+    assert rig.dispatcher.stop(10)
+    run = rig.run(id)
+    assert (run.state, run.losses) == ("queued", 0)
+
+
+def test_an_attempt_that_is_stopped_as_stale_while_its_token_holds_goes_back(rig: Rig) -> None:
+    """A worker that is told twice that it was taken for dead stops what it claimed in between."""
+
+    class Stopping:
+        def run(self, spec: AttemptSpec) -> Ended:
+            return Ended(token=spec.token, outcome=Stopped("stale"))
+
+    new = NewRun(id=str(uuid.uuid4()), job="program", message=Message())
+    rig.store.accept([new], by="test", now=datetime.now(UTC))
+    rig.dispatcher.start()
+    taken = rig.take()
+    attempt = Attempt(taken.claim, rig.definitions, rig.place, Stopping)
+    rig.dispatcher.drain()
+    RunnerHuey(lambda: None, rig.dispatcher.ended, rig.definitions).execute(task_of(attempt))
+    rig.wait_for(new.id, RunState.QUEUED)
+
+
+def test_a_full_disk_is_tried_now_and_then_while_the_worker_stops(rig: Rig) -> None:
+    tries = []
+    full = threading.Event()
+
+    class Filling(SqliteStore):
+        def exchange(self, *args: Any, **kwargs: Any) -> Any:
+            if not full.is_set():
+                return super().exchange(*args, **kwargs)
+            tries.append(1)
+            raise StoreFull("the disk is full")
+
+    rig.store_class = Filling
+    (id,) = rig.enqueue()
+    rig.dispatcher.start()
+    attempt = rig.take()
+    full.set()
+    rig.dispatcher.drain()
+    rig.dispatcher.ended(attempt)
+    assert not rig.dispatcher.stop(3)
+    assert 1 < len(tries) < 10
+    full.clear()
+    assert rig.dispatcher.stop(10)
+    assert rig.run(id).state is RunState.QUEUED
