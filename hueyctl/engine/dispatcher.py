@@ -123,6 +123,7 @@ class Dispatcher:
         self._claimable = True  # a claim might find something
         self._next_due: datetime | None = None
         self._scheduler: Scheduler | None = None
+        self._no_slots_until = 0.0  # monotonic: the store takes none at the moment
         self._asleep = False
         self._listened_at = self._looked_at = self._rang_at = 0.0
         self._unannounced: bytes | None = None
@@ -261,6 +262,8 @@ class Dispatcher:
 
     def _fire(self, store: Store) -> None:
         """Decide the slots that are due, by the definitions in force."""
+        if time.monotonic() < self._no_slots_until:
+            return
         now = datetime.now(UTC)
         scheduler = self._scheduler
         try:
@@ -273,6 +276,7 @@ class Dispatcher:
                 self._unannounced = b"work"
         except (StoreBusy, StoreFull) as exc:
             self._log.warning(f"the store takes no slots at the moment: {exc}")
+            self._no_slots_until = time.monotonic() + PATIENCE_S
 
     def _give_back(self) -> None:
         """Release what is still under way; whoever ends it later finds its token gone. Called with the lock held."""
@@ -362,7 +366,8 @@ class Dispatcher:
         return None
 
     def _pause(self) -> float:
-        slot = None if self._scheduler is None else self._scheduler.next_at
+        refused = time.monotonic() < self._no_slots_until  # then the slot that is due mustn't keep us from sleeping
+        slot = None if self._scheduler is None or refused else self._scheduler.next_at
         instants = [at for at in (self._next_due, slot) if at is not None]
         if not instants:
             return BACKSTOP_S

@@ -5,6 +5,7 @@ Promises:
 - Nothing ticks: between slots nothing is done, and a slot is as late as the process wakes up, never later by drift.
 - What could not be fired in time (no worker, a clock set forward) is recorded as missed, slot by slot, or caught up
   with as the schedule says. A clock set back fires nothing twice.
+- What a schedule was disabled for is not missed: enabled again, it starts from then.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import groupby, islice
 
 from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.log import WorkerLog
 from hueyctl.errors import HueyctlError
 from hueyctl.model.definition import Schedule
 from hueyctl.model.duration import format_duration
+from hueyctl.model.instant import iso
 from hueyctl.model.order import run_of
 from hueyctl.model.run import NewRun, Trigger
 from hueyctl.model.schedule import FireTimes, definition_hash, rule_hash
@@ -26,6 +28,12 @@ from hueyctl.storage.store import Fired, Firing, ScheduleDefinition, Store
 
 # So many slots of a schedule are decided in one transaction; runs are claimed and settled in between.
 CHUNK = 200
+# A process is never woken on time to the microsecond: so late is in time even where grace is 0.
+LEAST_GRACE = timedelta(seconds=1)
+# The rule of a schedule that is disabled, in place of the hash of its own: with its own again, it has changed.
+DISABLED = "disabled"
+# The clocks of workers on one machine agree, and a slot is never decided before its time.
+FAR_AHEAD = timedelta(seconds=10)
 
 
 class _Entry:
@@ -52,27 +60,41 @@ class Scheduler:
         self.definitions = definitions
         self._log = log
         self._entries: list[_Entry] = []
+        self.next_at: datetime | None = None
+        """When the next slot is; None: never."""
 
     def define(self, store: Store, now: datetime) -> None:
         """Enter the schedules in the store, and begin where it says that each was left."""
-        enabled = [schedule for schedule in self.definitions.project.schedules.values() if schedule.enabled]
-        if enabled:
-            definitions = {each.name: ScheduleDefinition(rule_hash(each), definition_hash(each)) for each in enabled}
-            left_at = {state.name: state.last_slot for state in store.define_schedules(definitions, now=now)}
-            self._entries = [_Entry(each, left_at[each.name]) for each in enabled]
-
-    @property
-    def next_at(self) -> datetime | None:
-        """When the next slot is; None: never."""
-        return min((entry.next for entry in self._entries if entry.next is not None), default=None)
+        schedules = self.definitions.project.schedules.values()
+        if not schedules:
+            return
+        definitions = {
+            each.name: ScheduleDefinition(rule_hash(each) if each.enabled else DISABLED, definition_hash(each))
+            for each in schedules
+        }
+        left_at = {state.name: state.last_slot for state in store.define_schedules(definitions, now=now)}
+        self._entries = [_Entry(each, left_at[each.name]) for each in schedules if each.enabled]
+        self._find_next()
+        for entry in self._entries:
+            if entry.cursor - now > FAR_AHEAD:
+                self._log.warning(
+                    f"schedule {entry.schedule.name} was decided up to {iso(entry.cursor)}, which is ahead of this "
+                    "clock; until then nothing of it is fired"
+                )
 
     def turn(self, store: Store, now: datetime) -> bool:
         """Decide what is due, a chunk of each schedule at the most; was a run made?"""
         fired = False
         for entry in self._entries:
             if entry.next is not None and entry.next <= now:
-                fired |= self._decide(store, entry, now)
+                try:
+                    fired |= self._decide(store, entry, now)
+                finally:
+                    self._find_next()
         return fired
+
+    def _find_next(self) -> None:
+        self.next_at = min((entry.next for entry in self._entries if entry.next is not None), default=None)
 
     def _decide(self, store: Store, entry: _Entry, now: datetime) -> bool:
         slots = list(islice(entry.times.between(entry.cursor, now), CHUNK + 1))
@@ -104,7 +126,7 @@ class Scheduler:
 
     def _why_missed(self, entry: _Entry, slot: datetime, newest: bool, now: datetime) -> str | None:
         schedule, late = entry.schedule, now - slot
-        if late <= schedule.grace:
+        if late <= max(schedule.grace, LEAST_GRACE):
             return None
         said = f"it was {format_duration(timedelta(seconds=round(late.total_seconds())))} late"
         if schedule.catch_up == "none":
@@ -114,14 +136,15 @@ class Scheduler:
         if schedule.catch_up == "latest":
             return None if newest else f"{said}, and catch_up is for the latest slot alone"
         if entry.oldest_caught_up is None:
-            since = max(entry.cursor, now - schedule.catch_up_window)
+            # A slot right at the window's edge is within it, as it is above.
+            since = max(entry.cursor, now - schedule.catch_up_window - timedelta.resolution)
             last = deque(entry.times.between(since, now), maxlen=schedule.catch_up_max)
             entry.oldest_caught_up = last[0] if last else now
         return None if slot >= entry.oldest_caught_up else f"{said}, with more than catch_up_max slots after it"
 
     def _run(self, entry: _Entry, slot: datetime, now: datetime) -> NewRun:
         schedule = entry.schedule
-        in_time = now - slot <= schedule.grace
+        in_time = now - slot <= max(schedule.grace, LEAST_GRACE)
         trigger: Trigger = "schedule" if in_time else "catch_up"
         # What is caught up with is due now: `expires` counts from there.
         due_at = entry.times.due(slot) if in_time else None
@@ -129,15 +152,15 @@ class Scheduler:
 
     def _report(self, entry: _Entry, fired: Iterable[Fired]) -> None:
         foreign = False
-        for each in fired:
-            slot = each.firing.slot.isoformat()
-            match each.outcome:
-                case "missed":
-                    self._log.warning(f"schedule {entry.schedule.name} missed {slot}: {each.reason}")
-                case "skipped":
-                    self._log.warning(f"schedule {entry.schedule.name} skipped {slot}: {each.reason}")
-                case "foreign":
-                    foreign = True
+        for outcome, group in groupby(fired, key=lambda each: each.outcome):
+            alike = list(group)
+            foreign |= outcome == "foreign"
+            if outcome in ("missed", "skipped"):
+                # A line for each would be thousands after a long stop; the event log has them all.
+                what = iso(alike[-1].firing.slot)
+                if len(alike) > 1:
+                    what = f"{len(alike)} slots from {iso(alike[0].firing.slot)} to {what}; the last"
+                self._log.warning(f"schedule {entry.schedule.name} {outcome} {what}: {alike[-1].reason}")
         if foreign and not entry.foreign:
             self._log.error(
                 f"schedule {entry.schedule.name} is not fired here: another worker's file defines it differently; "

@@ -73,7 +73,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     `n` is the store's own number, in order of acceptance. `retries_left` is None until the first claim resolves it
     against the worker's definition. `revoking`: a revoke was asked of a running run, and takes effect at its end;
-    `killing`: and its attempt is to be stopped. `crash_limit` and `on_worker_lost` are the claiming worker's, kept so
+    `killing`: and its attempt is to be stopped. `gate`: what a queued run waits for before it can be claimed (the
+    runs of its schedule, as `schedule:NAME`). `crash_limit` and `on_worker_lost` are the claiming worker's, kept so
     that a rescuer needs no definition.
     """
 
@@ -107,3 +108,4 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     result: bytes | None = None
     result_error: str | None = None
+    gate: str | None = None

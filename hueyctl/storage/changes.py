@@ -51,9 +51,9 @@ SELECT {RUN_COLUMNS} FROM runs WHERE unique_key = ?
 REVOKE: Final = "UPDATE runs SET state = 'revoked', finished_at = ?, reason = ? WHERE n = ?"
 
 RETRY: Final = """
-UPDATE runs SET state = 'queued', retries_left = NULL, losses = 0, due_at = ?1, expires_at = ?1 + expires_us,
-    started_at = NULL, finished_at = NULL, worker = NULL, exit_code = NULL, error = NULL, reason = NULL, result = NULL,
-    result_error = NULL
+UPDATE runs SET state = 'queued', gate = NULL, retries_left = NULL, losses = 0, due_at = ?1,
+    expires_at = ?1 + expires_us, started_at = NULL, finished_at = NULL, worker = NULL, exit_code = NULL, error = NULL,
+    reason = NULL, result = NULL, result_error = NULL
 WHERE n = ?2
 """
 

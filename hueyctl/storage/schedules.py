@@ -13,22 +13,31 @@ from typing import Any, Final, Literal
 import msgspec
 
 from hueyctl.model.event import EventType
-from hueyctl.model.run import Run, RunState
+from hueyctl.model.run import RunState
 from hueyctl.storage import changes, gates
 from hueyctl.storage.database import Database
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import RUN_COLUMNS, instant, micros, run_from, utf8
-from hueyctl.storage.store import Fired, Firing, ScheduleDefinition, ScheduleState
+from hueyctl.storage.store import DecidedSlot, Fired, Firing, ScheduleDefinition, ScheduleState
 
 STATE: Final = "SELECT definition, last_slot FROM schedules WHERE name = ?"
 ENTER: Final = "INSERT INTO schedules (name, rule, definition, last_slot, changed_at) VALUES (?, ?, ?, ?, ?)"
 REDEFINE: Final = "UPDATE schedules SET rule = ?, last_slot = max(last_slot, ?), changed_at = ? WHERE name = ?"
 REACHED: Final = "UPDATE schedules SET last_slot = ? WHERE name = ?"
-DECIDED: Final = "INSERT OR REPLACE INTO slots (schedule, slot, outcome, run, at) VALUES (?, ?, ?, ?, ?)"
+DECIDED: Final = "INSERT OR REPLACE INTO slots (schedule, slot, outcome, run, reason, at) VALUES (?, ?, ?, ?, ?, ?)"
+FIRED: Final = "SELECT run FROM slots WHERE schedule = ? AND slot = ? AND outcome = 'fired'"
+LAST: Final = "SELECT slot, outcome, run, reason FROM slots WHERE schedule = ? ORDER BY slot DESC LIMIT ?"
 
-# finished_at is null as long as a run is live, in retry too; the literals are those of the index runs_of_schedule.
+# Those under way come before those that wait for them: null is the least gate. finished_at is null as long as a run is
+# live, in retry too; the literals are those of the index runs_of_schedule.
 LIVE: Final = f"""
-SELECT {RUN_COLUMNS} FROM runs WHERE schedule = ? AND schedule IS NOT NULL AND finished_at IS NULL ORDER BY n
+SELECT {RUN_COLUMNS} FROM runs WHERE schedule = ? AND schedule IS NOT NULL AND finished_at IS NULL
+ORDER BY gate, n LIMIT ?
+"""
+# Where one is enough to know what to do; replacing needs all (SQLite's -1).
+LOOKED_AT: Final = {"skip": 1, "line": 1, "allow": 0, "queue": 1, "replace": -1}
+WAITS: Final = """
+SELECT 1 FROM runs WHERE schedule = ? AND schedule IS NOT NULL AND finished_at IS NULL AND attempt = 0 LIMIT 1
 """
 
 
@@ -72,9 +81,16 @@ def fire(database: Database, firings: Sequence[Firing], *, now: datetime) -> lis
                 fired.append(Fired(firing, "past"))
                 continue
             database.run(REACHED, slot, firing.schedule)
-            if None in paused or firing.schedule in paused:
+            if before := database.one(FIRED, firing.schedule, slot):
+                fired.append(Fired(firing, "past", before[0]))  # by a backfill, while no worker was there
+                continue
+            since = min((paused[name] for name in (None, firing.schedule) if name in paused), default=None)
+            if since is not None and since <= slot:
                 fired.append(Fired(firing, "paused"))  # the pause is in the log; its slots are not missed
                 continue
+            if since is not None:  # of before the pause, and nothing is fired in one
+                reason = firing.reason or "it was paused before it could be fired"
+                firing = msgspec.structs.replace(firing, run=None, reason=reason)
             fired.append(_decide(database, firing, f"schedule {firing.schedule}", now))
     return fired
 
@@ -84,26 +100,30 @@ def backfill(database: Database, firings: Sequence[Firing], *, by: str, now: dat
     fired = []
     with database.write(durable=True):
         for firing in firings:
-            sql = "SELECT run FROM slots WHERE schedule = ? AND slot = ? AND outcome = 'fired'"
-            row = database.one(sql, firing.schedule, micros(firing.slot))
+            row = database.one(FIRED, firing.schedule, micros(firing.slot))
             fired.append(Fired(firing, "past", row[0]) if row else _decide(database, firing, by, now))
     return fired
 
 
-def _paused(database: Database) -> set[str | None]:
-    """The schedules that are paused; None among them: all are."""
-    rows = database.all("SELECT kind, name FROM pauses WHERE kind IN ('all', 'schedule')")
-    return {None if kind == "all" else name for kind, name in rows}
+def last_slots(database: Database, schedule: str, *, limit: int) -> list[DecidedSlot]:
+    """`Store.last_slots`."""
+    rows = database.all(LAST, schedule, limit)
+    return [DecidedSlot(instant(slot), outcome, run, reason) for slot, outcome, run, reason in rows]
+
+
+def _paused(database: Database) -> dict[str | None, int]:
+    """The schedules that are paused, and since when; None among them: all are."""
+    rows = database.all("SELECT kind, name, at FROM pauses WHERE kind IN ('all', 'schedule')")
+    return {None if kind == "all" else name: at for kind, name, at in rows}
 
 
 def _decide(database: Database, firing: Firing, by: str, now: datetime) -> Fired:
     log = Log(micros(now), by)
     if firing.run is None:
         return _passed_over(database, firing, "missed", firing.reason or "missed", log)
-    live = [] if firing.overlap == "allow" else [run_from(row) for row in database.all(LIVE, firing.schedule)]
-    if live and (firing.overlap == "skip" or (firing.overlap == "queue" and _one_waits(live))):
-        oldest = live[0]
-        reason = f"overlap: run {oldest.id[:8]} of this schedule is {oldest.state.value}"
+    live = [run_from(row) for row in database.all(LIVE, firing.schedule, LOOKED_AT[firing.overlap])]
+    if live and (firing.overlap == "skip" or (firing.overlap == "queue" and database.one(WAITS, firing.schedule))):
+        reason = f"overlap: run {live[0].id[:8]} of this schedule is {live[0].state.value}"
         return _passed_over(database, firing, "skipped", reason, log)
     if live and firing.overlap == "replace":
         for run in live:
@@ -115,21 +135,17 @@ def _decide(database: Database, firing: Firing, by: str, now: datetime) -> Fired
     run = changes.take_in(database, new, now=now, log=log)
     if live:
         gates.close(database, run.n, firing.schedule)
-    database.run(DECIDED, firing.schedule, micros(firing.slot), "fired", run.id, log.time)
+    database.run(DECIDED, firing.schedule, micros(firing.slot), "fired", run.id, None, log.time)
     log.write(database)
     return Fired(firing, "fired", run.id)
-
-
-def _one_waits(live: Sequence[Run]) -> bool:
-    return any(run.attempt == 0 for run in live)
 
 
 def _passed_over(
     database: Database, firing: Firing, outcome: Literal["missed", "skipped"], reason: str, log: Log
 ) -> Fired:
-    slot = micros(firing.slot)
-    database.run(DECIDED, firing.schedule, slot, outcome, None, log.time)
-    data: dict[str, Any] = {"reason": utf8(reason)}
+    slot, reason = micros(firing.slot), utf8(reason)
+    database.run(DECIDED, firing.schedule, slot, outcome, None, reason, log.time)
+    data: dict[str, Any] = {"reason": reason}
     log.other(EventType(outcome), schedule=firing.schedule, slot=slot, data=data)
     log.write(database)
     return Fired(firing, outcome, reason=reason)

@@ -74,8 +74,8 @@ CREATE INDEX runs_bad ON runs (state) WHERE state IN ('failed', 'revoked', 'expi
 -- The newest of a job, and of a schedule (or of none).
 CREATE INDEX runs_job ON runs (job);
 CREATE INDEX runs_schedule ON runs (schedule);
--- The live ones of a schedule: whether its runs overlap, however long its history is.
-CREATE INDEX runs_of_schedule ON runs (schedule) WHERE schedule IS NOT NULL AND finished_at IS NULL;
+-- The live ones of a schedule: whether its runs overlap, however long its history is, and however many wait in line.
+CREATE INDEX runs_of_schedule ON runs (schedule, gate) WHERE schedule IS NOT NULL AND finished_at IS NULL;
 CREATE INDEX runs_pipeline ON runs (pipeline, position) WHERE pipeline IS NOT NULL;
 -- One live run per unique key, whoever races.
 CREATE UNIQUE INDEX runs_unique ON runs (unique_key)
@@ -173,6 +173,7 @@ CREATE TABLE slots (
     slot     INTEGER NOT NULL,
     outcome  TEXT    NOT NULL,
     run      TEXT,
+    reason   TEXT,
     at       INTEGER NOT NULL,
     PRIMARY KEY (schedule, slot)
 ) STRICT, WITHOUT ROWID;

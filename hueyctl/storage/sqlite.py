@@ -17,6 +17,7 @@ from hueyctl.storage.exchange import exchange
 from hueyctl.storage.opening import open_database
 from hueyctl.storage.store import (
     Accepted,
+    DecidedSlot,
     EventFilter,
     Exchange,
     Fired,
@@ -99,6 +100,9 @@ class SqliteStore:
 
     def backfill(self, firings: Sequence[Firing], *, by: str, now: datetime) -> list[Fired]:
         return schedules.backfill(self.database, firings, by=by, now=now)
+
+    def last_slots(self, schedule: str, *, limit: int) -> list[DecidedSlot]:
+        return schedules.last_slots(self.database, schedule, limit=limit)
 
     def schedule_states(self) -> list[ScheduleState]:
         return schedules.states(self.database)

@@ -159,13 +159,17 @@ class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Firing(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot to be decided: `run` is what it is to start, None where it was missed (`reason` says why)."""
+    """A slot to be decided: `run` is what it is to start, None where it was missed (`reason` says why).
+
+    `overlap` is what happens while other runs of the schedule are live: it is skipped, one waits for their end
+    (`queue`), any number wait in `line`, it starts beside them (`allow`), or they end (`replace`).
+    """
 
     schedule: str
     definition: str
     slot: datetime
     run: NewRun | None
-    overlap: Literal["skip", "queue", "allow", "replace"] = "skip"
+    overlap: Literal["skip", "queue", "line", "allow", "replace"] = "skip"
     reason: str | None = None
 
 
@@ -177,6 +181,15 @@ class Fired(msgspec.Struct, frozen=True):
     outcome: Literal["fired", "skipped", "missed", "paused", "past", "foreign"]
     run: str | None = None
     reason: str | None = None
+
+
+class DecidedSlot(msgspec.Struct, frozen=True):
+    """A slot that was decided: when it was due, what became of it, the id of its run or the reason why it has none."""
+
+    slot: datetime
+    outcome: Literal["fired", "skipped", "missed"]
+    run: str | None
+    reason: str | None
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,6 +248,9 @@ class Store(Protocol):
 
     def backfill(self, firings: Sequence[Firing], *, by: str, now: datetime) -> list[Fired]:
         """Decide these slots although they are past, except those that have fired before."""
+
+    def last_slots(self, schedule: str, *, limit: int) -> list[DecidedSlot]:
+        """The newest slots of a schedule that were decided, the newest first; kept as long as events are."""
 
     def schedule_states(self) -> list[ScheduleState]:
         """Every schedule that was ever defined, by name."""

@@ -14,6 +14,7 @@ from hueyctl.model.outcome import Exited
 from hueyctl.model.run import Message, NewRun, RunState
 from hueyctl.model.transition import Done, Final, Retry, Settlement, Verdict
 from hueyctl.storage.store import (
+    DecidedSlot,
     EventFilter,
     Fired,
     Firing,
@@ -234,3 +235,74 @@ def test_a_backfill_goes_below_the_last_slot_but_not_twice_to_one_that_ran(sched
     assert [each.outcome for each in again] == ["past", "past", "past"]
     (state,) = scheduled.schedule_states()
     assert state.last_slot == START + 2 * MINUTE
+
+
+def test_a_slot_that_was_backfilled_is_not_fired_again_by_a_worker_that_comes_late(scheduled: Store) -> None:
+    slot = START + MINUTE
+    (backfilled,) = scheduled.backfill([firing(slot)], by="me", now=START + 2 * MINUTE)
+    again = fire(scheduled, slot, overlap="allow")
+    assert (again.outcome, again.run) == ("past", backfilled.run)
+    assert len(states(scheduled)) == 1
+
+
+def test_in_line_any_number_wait_and_go_one_by_one(scheduled: Store) -> None:
+    wanted = [firing(START - n * MINUTE, overlap="line") for n in (3, 2, 1)]
+    fired = scheduled.backfill(wanted, by="me", now=START)
+    assert [each.outcome for each in fired] == ["fired"] * 3
+    done = []
+    for n in range(3):
+        now = START + n * MINUTE
+        (claim,) = scheduled.exchange([], WANT, now=now).claims
+        settle(scheduled, claim.run.id, Done(), now)
+        done.append(claim.run.id)
+    assert done == [each.run for each in fired]
+    assert scheduled.exchange([], WANT, now=START + 3 * MINUTE).claims == ()
+
+
+def test_who_waits_in_line_names_its_gate_until_it_may_go(scheduled: Store) -> None:
+    first = fire(scheduled, START + MINUTE, overlap="queue")
+    (claim,) = scheduled.exchange([], WANT, now=START + MINUTE).claims
+    second = fire(scheduled, START + 2 * MINUTE, overlap="queue")
+    assert [run.gate for run in scheduled.runs(RunFilter(), limit=None)] == ["schedule:s", None]
+    assert claim.run.id == first.run
+    settle(scheduled, claim.run.id, Done(), START + 3 * MINUTE)
+    run = scheduled.get(second.run or "")
+    assert run is not None
+    assert run.gate is None
+
+
+def test_a_retried_run_waits_for_nobody_who_is_gone(scheduled: Store) -> None:
+    """It waited for its turn when it was revoked; the run that it waited for has ended since."""
+    first = fire(scheduled, START + MINUTE, overlap="queue")
+    scheduled.exchange([], WANT, now=START + MINUTE)
+    second = fire(scheduled, START + 2 * MINUTE, overlap="queue")
+    assert first.run is not None
+    assert second.run is not None
+    scheduled.revoke([second.run], kill=False, by="me", now=START + 3 * MINUTE)
+    settle(scheduled, first.run, Done(), START + 4 * MINUTE)
+    scheduled.retry([second.run], by="me", now=START + 5 * MINUTE)
+    (claim,) = scheduled.exchange([], WANT, now=START + 5 * MINUTE).claims
+    assert claim.run.id == second.run
+
+
+def test_a_slot_of_before_the_pause_is_missed_and_not_fired_in_it(scheduled: Store) -> None:
+    at = START + 2 * MINUTE
+    scheduled.pause([Pause(kind="schedule", name="s", note=None, by="me", at=at)])
+    before, after = scheduled.fire([firing(START + MINUTE), firing(START + 3 * MINUTE)], now=START + 4 * MINUTE)
+    assert (before.outcome, before.reason) == ("missed", "it was paused before it could be fired")
+    assert after.outcome == "paused"
+    assert states(scheduled) == []
+
+
+def test_the_last_slots_tell_what_became_of_them_the_newest_first(scheduled: Store) -> None:
+    fired = fire(scheduled, START + MINUTE)
+    skipped = fire(scheduled, START + 2 * MINUTE)
+    fire(scheduled, START + 3 * MINUTE, missed="late")
+    assert skipped.reason is not None
+    assert scheduled.last_slots("s", limit=10) == [
+        DecidedSlot(START + 3 * MINUTE, "missed", None, "late"),
+        DecidedSlot(START + 2 * MINUTE, "skipped", None, skipped.reason),
+        DecidedSlot(START + MINUTE, "fired", fired.run, None),
+    ]
+    assert len(scheduled.last_slots("s", limit=2)) == 2
+    assert scheduled.last_slots("other", limit=10) == []
