@@ -4,6 +4,7 @@
 #   make test    build the wheel, install it beside the sources, run every test against it
 #   make lint    ruff, mypy --strict, import-linter
 #   make bench   the README's ratios, measured here and now
+#   make torture    kill, fail and stall it at every step, and check its promises (ARGS="--minutes 5 --points claim")
 #   make soak    200,000 runs with a retention of seconds: does the store stay small? (some minutes)
 #   make powercut   cut the power at a thousand random moments (ARGS="--cuts 200 --seed 7"), some minutes
 
@@ -17,7 +18,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constr
 # What `make test ARGS="-k revoke"` hands on to pytest.
 ARGS ?=
 
-.PHONY: demo test lint bench soak powercut clean
+.PHONY: demo test lint bench torture powercut soak clean
 
 demo: $(RUNTIME)
 	@$(BIN)/python examples/demo.py
@@ -33,6 +34,9 @@ lint: $(DEV)
 
 bench: $(DEV)
 	$(BIN)/python bench/run.py $(ARGS)
+
+torture: $(DEV)
+	$(BIN)/python tests/torture/run.py $(ARGS)
 
 powercut: $(DEV)
 	$(BIN)/python tests/powercut/cut_power.py $(ARGS)

@@ -23,9 +23,15 @@ STORES: dict[str, Callable[[Path], Opener]] = {"sqlite": sqlite}
 
 
 @pytest.fixture(params=list(STORES))
-def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
+def store_at(request: pytest.FixtureRequest) -> Callable[[Path], Opener]:
+    """Makes an opener of a store in a folder."""
+    return STORES[request.param]
+
+
+@pytest.fixture
+def opener(store_at: Callable[[Path], Opener], tmp_path: Path) -> Opener:
     """Each call opens the same store once more."""
-    return STORES[request.param](tmp_path)
+    return store_at(tmp_path)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ what is left, and what was seen from outside becomes a `history.History`.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -30,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LEASE_S = 2.0
 CONCURRENCY = 3
 CLIENT_STEPS = ("accept", "retry", "revoke")
+HARMLESS = "stall:0@1"  # it says that it was there, and goes on
 FIRED = re.compile(r"^failpoint (\S+): ", re.MULTILINE)
 # A lease that runs out is the one other way to lose a run; both sides say so.
 SILENT = re.compile(r"silent for longer than its lease", re.MULTILINE)
@@ -71,6 +73,10 @@ retry_backoff = 2
 [jobs.fat]
 python = "body:fat"
 params = {{ payload = "" }}
+
+[jobs.patient]
+python = "body:slow"
+params = {{ seconds = 0 }}
 
 [jobs.once]
 python = "body:slow"
@@ -123,7 +129,8 @@ LIMITS = {"flaky": Limits(retries=2), "once": Limits(crash_limit=1)}
 
 @dataclass(frozen=True)
 class Plan:
-    """What one round does: `points` are the failpoints armed, each with its action; `seconds` is the storm's length."""
+    """What one round does: `points` are the failpoints armed, each with its action; `seconds` is the storm's length. A
+    harmless one goes on until all of them have fired, a minute at most."""
 
     points: Mapping[str, str]
     seed: int
@@ -179,7 +186,8 @@ class _Storm:
         self.over = threading.Event()
         self.lock = threading.Lock()
         self.armed = 0
-        self.stalls = any("stall" in action and action != "stall:0@1" for action in plan.points.values())
+        self.harmless = all(action == HARMLESS for action in plan.points.values())
+        self.stalls = not self.harmless and any("stall" in action for action in plan.points.values())
         prunes = any(point.startswith("prune") for point in plan.points)
         if prunes:
             self.history.pruned = frozenset({"succeeded"})
@@ -192,7 +200,8 @@ class _Storm:
 
     def play(self) -> Round:
         self._revoke_before_anyone_works()
-        self._enqueue_lines([self._line("slow") for _ in range(4)] + [self._line("later")] * 2)
+        first = [self._line("slow")] * 3 + [self._line("later")] * 2 + [self._line("flaky", failures=9)] * 3
+        self._enqueue_lines(first)
         clients = [threading.Thread(target=self._client, args=(seed,)) for seed in range(3)]
         ends_at = time.monotonic() + self.plan.seconds
         running = [self._start_worker() for _ in range(2)]
@@ -217,19 +226,20 @@ class _Storm:
 
     def _client(self, number: int) -> None:
         dice = random.Random(f"{self.plan} client {number}")
-        while not self.over.is_set():
+        for turn in itertools.count():
+            if self.over.is_set():
+                return
             if number < 2:
                 self._enqueue(dice)
             else:
-                self._change(dice)
-                self.over.wait(0.1)
+                self._change(dice, turn)
+                self.over.wait(0.05)
 
     def _enqueue(self, dice: random.Random) -> None:
-        jobs = ("quick", "tiny", "slow", "flaky", "once", "later", "quick", "tiny")
-        if self.stalls:  # who is taken for dead after its lease can't stop its threads: docs/reliability.md says so
-            jobs = tuple(job for job in jobs if job != "tiny")
+        # Who is taken for dead after its lease can't stop its threads: docs/reliability.md says so.
+        jobs = ["quick", "slow", "flaky", "once", "later", "quick"] + ["tiny"] * (0 if self.stalls else 2)
         if dice.random() < 0.1 or (self._aims_at("checkpoint") and dice.random() < 0.7):
-            self._enqueue_lines([json.dumps({"job": "fat", "params": {"payload": "x" * 100_000}})] * 30, dice)
+            self._enqueue_lines([self._line("fat", payload="x" * 100_000)] * 30, dice)
         elif dice.random() < 0.5:
             lines = [self._line(dice.choice(jobs), delay=dice.random() < 0.2) for _ in range(dice.randint(2, 8))]
             self._enqueue_lines(lines, dice)
@@ -242,11 +252,8 @@ class _Storm:
         words = ("--file", "all.toml", "enqueue", "--batch", "-")
         return self._take_in(self._cli(*words, stdin="\n".join(lines), dice=dice, step="accept"))
 
-    def _line(self, job: str, *, delay: bool = False) -> str:
-        order: dict[str, Any] = {"job": job}
-        if delay:
-            order["delay"] = 0.3
-        return json.dumps(order)
+    def _line(self, job: str, *, delay: bool = False, **params: object) -> str:
+        return json.dumps({"job": job, "params": params} | ({"delay": 0.3} if delay else {}))
 
     def _take_in(self, done: subprocess.CompletedProcess[str]) -> list[str]:
         # Whole lines alone: what a killed one has printed of an id is none.
@@ -255,19 +262,29 @@ class _Storm:
             self.history.accepted += ids
         return ids
 
-    def _change(self, dice: random.Random) -> None:
+    def _change(self, dice: random.Random, turn: int) -> None:
         with self.lock:
             never = set(self.history.never_started)
             known = [id for id in self.history.accepted[-40:] if id not in never]
-        if known and dice.random() < 0.5:
-            words = ["--kill", "--timeout", "2"] if dice.random() < 0.5 else []
-            self._cli("revoke", *dice.sample(known, min(3, len(known))), *words, dice=dice, step="revoke")
-        elif known:
-            ended = dice.choice(["failed", "failed,revoked,expired"])
-            if ended == "failed":
-                self._cli("retry", "--state", ended, dice=dice, step="retry")
+        some = dice.sample(known, min(4, len(known)))
+        if turn % 2 == 0 and not (self._aims_at("retry") and not self._aims_at("revoke") and turn % 8):
+            if dice.random() < 0.5:
+                self._revoke_in_time(dice)
             else:
-                self._cli("retry", *dice.sample(known, min(6, len(known))), dice=dice, step="retry")
+                words = ["--kill", "--timeout", "2"] if dice.random() < 0.5 else []
+                self._cli("revoke", *some, *words, dice=dice, step="revoke")
+        else:
+            chosen = ["--state", "failed"] if dice.random() < 0.6 else some
+            self._cli("retry", *chosen, dice=dice, step="retry")
+
+    def _revoke_in_time(self, dice: random.Random) -> None:
+        """Enqueue for later, and revoke: what was confirmed must never start."""
+        ids = self._enqueue_lines([json.dumps({"job": "patient", "delay": 40})])
+        if ids and self._cli("revoke", *ids, dice=dice, step="revoke").returncode == 0:
+            with self.lock:
+                self.history.never_started += ids
+        else:
+            self._cli("revoke", "--job", "patient")  # nobody is to wait for it at the end
 
     def _cli(
         self, *words: str, stdin: str = "", dice: random.Random | None = None, step: str = ""
@@ -276,7 +293,7 @@ class _Storm:
         env, killed_after = self.env, None
         if dice is not None:
             spec = self._spec(step)
-            if spec and dice.random() < 0.7:
+            if spec and (self.harmless or dice.random() < 0.7):
                 env = {**env, "HUEYCTL_FAILPOINTS": spec}
             elif dice.random() < 0.15:
                 killed_after = dice.uniform(0.05, 0.4)
@@ -302,8 +319,9 @@ class _Storm:
         if killer:
             killer.cancel()
         with self.lock:
-            self.fired.update(FIRED.findall(err))
-            self.kills += process.returncode == -signal.SIGKILL
+            fired = FIRED.findall(err)
+            self.fired.update(fired)
+            self.kills += process.returncode == -signal.SIGKILL and not fired
         if "Traceback" in err or process.returncode in {2, 70}:
             raise AssertionError(f"hueyctl {' '.join(words)} exited with {process.returncode}:\n{err}")
         return subprocess.CompletedProcess(words, process.returncode, out, err)
@@ -316,7 +334,7 @@ class _Storm:
         third_at = start + self.plan.seconds * 0.5
         kill_at = start + self.plan.seconds * self.dice.uniform(0.3, 0.6)
         kill = self._aims_at("rescue") or self.dice.random() < 0.5
-        while (now := time.monotonic()) < ends_at:
+        while (now := time.monotonic()) < ends_at or (self.harmless and now < ends_at + 60 and not self._all_fired()):
             for at, worker in enumerate(running):
                 if worker.process.poll() is not None:
                     running[at] = self._start_worker()
@@ -325,6 +343,8 @@ class _Storm:
                 running.append(self._start_worker("--file", "all.toml"))
             if kill and now >= kill_at:
                 kill = False
+                # So that it has something under way.
+                self._enqueue_lines([self._line("slow", seconds=1.0)] * 2 * CONCURRENCY)
                 self._kill(running[0])
             time.sleep(0.02)
 
@@ -332,7 +352,8 @@ class _Storm:
         env = self.env
         spec = self._spec(*{point.partition(".")[0] for point in self.plan.points} - set(CLIENT_STEPS))
         # Not for ever, or nothing would get done; and at least one worker is to see what another one leaves.
-        if failing and spec and self.armed < 4 and (self.armed == 0 or self.dice.random() < 0.6):
+        few = self.armed < 4 and (self.armed == 0 or self.dice.random() < 0.6)
+        if failing and spec and (few or self.harmless):
             self.armed += 1
             env = {**env, "HUEYCTL_FAILPOINTS": spec}
         log = self.folder / f"worker-{len(self.workers) + 1}.log"
@@ -353,6 +374,11 @@ class _Storm:
         return ";".join(
             f"{point}={action}" for point, action in self.plan.points.items() if point.partition(".")[0] in steps
         )
+
+    def _all_fired(self) -> bool:
+        with self.lock:
+            fired = set(self.fired)
+        return set(self.plan.points) <= fired.union(*(FIRED.findall(worker.said) for worker in self.workers))
 
     def _aims_at(self, step: str) -> bool:
         return any(point.partition(".")[0] == step for point in self.plan.points)
@@ -407,7 +433,7 @@ class _Storm:
         for worker in self.workers:
             fired = FIRED.findall(worker.said)
             self.fired.update(fired)
-            deaths = worker.killed + len(fired) + len(SILENT.findall(worker.said))
+            deaths = worker.killed + (0 if self.harmless else len(fired)) + len(SILENT.findall(worker.said))
             id = by_pid.get(worker.process.pid)
             if id is not None and deaths:
                 history.deaths[id] = deaths
