@@ -40,8 +40,11 @@ DELETE FROM runs WHERE n IN (
 ) RETURNING id
 """
 
-# The oldest by number: an event that a wrong clock put into the future waits, with what is behind it, for that time.
-PRUNE_EVENTS: Final = "DELETE FROM events WHERE seq IN (SELECT seq FROM events ORDER BY seq LIMIT ?) AND time < ?"
+# By number, for there is no index on time. An event that a wrong clock put into the future is as old as those around
+# it: waiting for its time, with all that is behind it, would let the log grow for years.
+OLDEST_EVENTS: Final = "SELECT seq, time FROM events ORDER BY seq LIMIT ?"
+NEXT_IN_TIME: Final = "SELECT time FROM events WHERE seq > ? AND time <= ? ORDER BY seq LIMIT 1"
+PRUNE_EVENTS: Final = "DELETE FROM events WHERE seq <= ? AND (time < ? OR time > ?)"
 
 PRUNABLE_RUNS: Final = "SELECT count(*) FROM runs WHERE state = ? AND finished_at < ? AND finished_at IS NOT NULL"
 
@@ -96,11 +99,11 @@ def prune(database: Database, retention: Retention, *, now: datetime, limit: int
         for state, before in _ends(retention, now):
             if len(ids) < limit:
                 ids += [row[0] for row in database.all(PRUNE_RUNS, state, before, limit - len(ids))]
-        events = database.run(PRUNE_EVENTS, limit, _before(now, retention.events))
+        events, more = _prune_events(database, micros(now), _before(now, retention.events), limit)
         database.run(PRUNE_SLOTS, _before(now, retention.events), limit)
         failpoint("prune.before", ids or events)
     failpoint("prune.after", ids or events)
-    return Pruned(tuple(ids), more=len(ids) == limit or events == limit, events=events)
+    return Pruned(tuple(ids), more=more or len(ids) == limit, events=events)
 
 
 def prunable(database: Database, retention: Retention, *, now: datetime) -> tuple[int, int]:
@@ -109,6 +112,18 @@ def prunable(database: Database, retention: Retention, *, now: datetime) -> tupl
         counts = [database.one(PRUNABLE_RUNS, state, before) for state, before in _ends(retention, now)]
         events = database.one(PRUNABLE_EVENTS, _before(now, retention.events))
     return sum(row[0] for row in counts if row), events[0] if events else 0
+
+
+def _prune_events(database: Database, now: int, before: int, limit: int) -> tuple[int, bool]:
+    """How many events were deleted; whether another step may delete more."""
+    oldest = database.all(OLDEST_EVENTS, limit)
+    last = next((seq for seq, time in reversed(oldest) if time < before), None)
+    if last is None and oldest and all(time > now for _, time in oldest):
+        after = database.one(NEXT_IN_TIME, oldest[-1][0], now)
+        last = oldest[-1][0] if after and after[0] < before else None
+    if last is None:
+        return 0, False
+    return database.run(PRUNE_EVENTS, last, before, now), len(oldest) == limit
 
 
 def _admit(database: Database, queue: str, job: str, hold: str, log: Log) -> int:

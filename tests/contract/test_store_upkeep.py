@@ -168,6 +168,33 @@ def test_what_would_be_pruned_is_what_is_pruned(scene: Scene) -> None:
     assert scene.store.prunable(WEEK, now=scene.now) == (0, 0)
 
 
+@pytest.mark.parametrize("future", [2, 9])
+def test_events_of_a_clock_that_was_wrong_go_with_those_around_them(scene: Scene, future: int) -> None:
+    """As long as they waited for their time, nothing behind them could go either, and the log would grow for years."""
+    first = scene.accept()
+    right = scene.now
+    scene.pass_time(days=4000)
+    wrong = [scene.accept() for _ in range(future)]
+    scene.now = right
+    scene.pass_time(days=1)
+    later = [scene.accept() for _ in range(5)]
+    scene.pass_time(days=29, seconds=1)
+    kept = [scene.accept() for _ in range(2)]
+
+    def pruned() -> int:
+        steps = [scene.store.prune(WEEK, now=scene.now, limit=4)]
+        while steps[-1].more:
+            steps.append(scene.store.prune(WEEK, now=scene.now, limit=4))
+        return sum(step.events for step in steps)
+
+    assert pruned() == 2, "the worker's and the first run's: of those behind them nothing says that they are old"
+    assert scene.types(first) == []
+    scene.pass_time(days=1)
+    assert pruned() == future + 5
+    assert [scene.types(run) for run in (*wrong, *later)] == [[]] * (future + 5)
+    assert [scene.types(run) for run in kept] == [["enqueued"]] * 2
+
+
 def test_a_retention_longer_than_the_calendar_keeps_everything(scene: Scene) -> None:
     for_ever = Retention(succeeded=timedelta(days=10**6), failed=timedelta(days=10**6), events=timedelta(days=10**6))
     ended(scene)
