@@ -68,7 +68,12 @@ def run_worker(project: Project, options: WorkerOptions) -> int:
     place.prepare()
     new = not place.store.exists()
     _open(place).close()
-    return _Worker(project, options, place).live(new=new)
+    worker = _Worker(project, options, place)
+    exit_code = worker.live(new=new)
+    if worker.left_something_running():
+        # It was given back: Python's own exit would wait for the threads that such a job has started.
+        os._exit(exit_code)
+    return exit_code
 
 
 def detach_worker(argv: Sequence[str], place: Place) -> int:
@@ -143,6 +148,10 @@ class _Worker:
             lock.release()
             ring(self._place.bell, b"death")
             self._mailbox.ignore_signals()
+
+    def left_something_running(self) -> bool:
+        """Is a job still on in one of its threads, which nothing can stop?"""
+        return not self._consumer.finished()
 
     # -- coming online ----------------------------------------------------------------------------------------------
 

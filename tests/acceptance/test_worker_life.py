@@ -123,6 +123,31 @@ def test_what_goes_back_when_time_is_up_has_stopped_before(project: Project) -> 
     assert project.run(run)["losses"] == 0
 
 
+def test_a_job_in_a_thread_ends_with_its_worker_whatever_it_has_started(project: Project) -> None:
+    """It was given back: it must not go on for as long as its own threads like."""
+    project.write('[jobs.pool]\npython = "pool:run"\nisolation = "thread"\n')
+    project.file(
+        "pool.py",
+        """
+        import time
+        from concurrent.futures import ThreadPoolExecutor
+
+        def run():
+            with ThreadPoolExecutor(1) as pool:
+                open("marks", "a").write("started\\n")
+                pool.submit(time.sleep, 40).result()
+        """,
+    )
+    with project.worker() as worker:
+        run = project.enqueue("pool")
+        eventually(lambda: project.lines("marks") == ["started"])
+        worker.signal(signal.SIGTERM)
+        eventually(lambda: "stopping" in worker.log)
+        worker.signal(signal.SIGTERM)
+        assert worker.ended(20) == 0
+    assert project.run(run)["state"] == "queued"
+
+
 def test_a_reload_takes_the_new_file_for_what_starts_from_then_on(project: Project) -> None:
     project.write(JOBS)
     with project.worker() as worker:
