@@ -468,10 +468,11 @@ class Machine(RuleBasedStateMachine):
         self.told.clear()
 
 
+@pytest.mark.timeout(900)  # of which a failure takes most, to find its shortest form
 def test_a_store_keeps_to_its_model(store_at: Callable[[Path], Opener]) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         lambda: Machine(store_at),
         settings=settings(
-            max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ),
     )
