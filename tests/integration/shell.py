@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -138,6 +138,11 @@ class Shell:
         )
         with self.store() as store:
             store.register(worker, now=now)
+
+    def beat(self, id: str, *, ago_s: float) -> None:
+        """Let a worker's last heartbeat be so long ago."""
+        with self.store() as store:
+            assert store.beat(id, running=0, now=datetime.now(UTC) - timedelta(seconds=ago_s))
 
     def claim(self, *jobs: str, worker: str = "w1", limit: int = 1) -> list[Claim]:
         """Take runs as the worker `w1` would; nobody holds its lock, so that it looks dead."""

@@ -190,10 +190,9 @@ def test_a_journal_mode_that_is_not_ours_is_told(shell: Shell) -> None:
 
 
 def test_a_worker_silent_past_its_lease_is_a_problem_and_a_late_one_is_told(shell: Shell, worker: None) -> None:
-    late = {"jobs": ["fetch", "heavy"], "version": hueyctl.__version__}
-    shell.register("w1", beat_at=datetime.now(UTC) - timedelta(seconds=31), **late)
+    shell.beat("w1", ago_s=31)
     assert "kill -CONT 4242" in only(doctor(shell, code=1), "workers", "problem")
-    shell.register("w1", beat_at=datetime.now(UTC) - timedelta(seconds=20), **late)
+    shell.beat("w1", ago_s=20)
     assert "of a lease of 30s" in only(doctor(shell, code=0), "workers", "warning")
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from shell import Shell, eventually
@@ -66,7 +65,7 @@ def test_status_is_0_only_while_a_worker_is_alive_and_fresh(shell: Shell) -> Non
 
 def test_a_worker_that_was_silent_for_longer_than_its_lease_is_not_fresh(shell: Shell) -> None:
     with alive(shell, "w1"):
-        shell.register("w1", beat_at=datetime.now(UTC) - timedelta(seconds=31))
+        shell.beat("w1", ago_s=31)
         found = shell.type("worker", "status", "--json", code=1).json["workers"]
         assert [(each["alive"], each["fresh"]) for each in found] == [(True, False)]
         assert "silent" in shell.type("worker", "status", code=1).out
