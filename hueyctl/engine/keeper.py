@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
@@ -24,7 +24,7 @@ from hueyctl.errors import StoreBusy, StoreFull
 from hueyctl.model.definition import Project
 from hueyctl.process.client import kill_what_outlived
 from hueyctl.storage.bell import ring
-from hueyctl.storage.locks import HeldLock, hold, worker_is_dead
+from hueyctl.storage.locks import HeldLock, clear, hold, worker_is_dead
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import Store, Worker
 from hueyctl.storage.tidying import Tidied, orphan_steps, prune_steps
@@ -117,6 +117,15 @@ class Keeper(Periodic):
                 self._log.warning(f"{run.job} {run.id[:8]} attempt {run.attempt} was lost with it; now {run.state}")
         if changed or dead:
             ring(self._place.bell, b"work")
+        self._clear_locks({worker.id for worker in workers} - dead.keys())
+
+    def _clear_locks(self, known: Collection[str]) -> None:
+        """Remove what the dead left of their locks: every command that opens the store looks at each."""
+        with suppress(OSError):
+            left = {name.partition(".")[0] for name in os.listdir(self._place.workers)}
+            for id in left - set(known):
+                if worker_is_dead(self._place, id):
+                    clear(self._place, id)
 
     def _maintain(self, store: Store) -> None:
         if self._maintenance is None:

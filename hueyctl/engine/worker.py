@@ -34,10 +34,11 @@ from hueyctl.engine.keeper import Keeper
 from hueyctl.engine.log import WorkerLog, listen_to_huey
 from hueyctl.engine.mailbox import Mailbox
 from hueyctl.engine.queue import RunnerHuey
-from hueyctl.errors import ConfigError, HueyctlError, StoreError
+from hueyctl.errors import ConfigError, HueyctlError, StoreError, StoreReplaced
 from hueyctl.model.definition import Project
 from hueyctl.process.client import Guard, GuardFailed, become_subreaper, kill_descendants
 from hueyctl.storage.bell import Bell, ring
+from hueyctl.storage.identity import erase, note
 from hueyctl.storage.locks import hold
 from hueyctl.storage.place import Place
 from hueyctl.storage.sqlite import SqliteStore, open_store
@@ -119,6 +120,7 @@ class _Worker:
         self._queues = options.queues if options.queues is not None else project.worker.queues
         self._definitions = Definitions(project, self._environ)
         self._leaving = False
+        self._replaced = False  # the store's file, by another
 
     @property
     def _project(self) -> Project:
@@ -136,16 +138,27 @@ class _Worker:
         try:
             self._guard = self._start_guard()
             self._bell = Bell(self._place.bell)
+            store = _open(self._place)  # kept open, so that its log stays the same file for this worker's life
             try:
+                note(lock, self._place)
                 self._register()
                 self._say_online(new)
                 return self._work()
+            except StoreReplaced:
+                self._replaced = True
+                raise
             finally:
+                if not self._replaced:
+                    erase(lock)
+                store.close()
                 self._bell.close()
                 self._guard.close(timeout=10.0)
                 kill_descendants()
         finally:
-            lock.release()
+            if self._replaced:
+                lock.abandon()  # with what is noted in it: whoever comes next must not take the other file for ours
+            else:
+                lock.release()
             ring(self._place.bell, b"death")
             self._mailbox.ignore_signals()
 
@@ -370,6 +383,7 @@ class _Worker:
         """The store is lost to us: stop everything, and leave what ran to be rescued."""
         self._leaving = True
         self._dispatcher.drain()  # what is claimed from now on would be lost, time and again
+        self._replaced = isinstance(failure, StoreReplaced)
         self._log.error(f"worker {self.id} ends: {failure or 'its guard or its store failed'}")
         return failure.exit_code if isinstance(failure, HueyctlError) else StoreError.exit_code
 

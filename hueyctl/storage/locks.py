@@ -38,6 +38,12 @@ class HeldLock:
                 os.unlink(self.path)
             os.close(fd)
 
+    def abandon(self) -> None:
+        """Let it go and leave its file behind, as death would."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
 
 def hold(path: Path) -> HeldLock | None:
     """Take the lock at `path`, made where it is missing (0600); None: another process (or this one) holds it.

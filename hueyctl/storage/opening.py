@@ -16,6 +16,7 @@ from typing import Final
 
 from hueyctl.errors import StoreBusy, StoreError, StoreReplaced
 from hueyctl.storage.database import APPLICATION_ID, SCHEMA_VERSION, Database, damaged, missing, older
+from hueyctl.storage.identity import refuse_another
 from hueyctl.storage.locks import hold, is_free, worker_is_dead
 from hueyctl.storage.place import Place, refuse_network
 
@@ -34,6 +35,7 @@ def open_database(path: Path, *, create: bool, migrate: bool, read_only: bool, b
             _create(place, busy_s)
     _check_file(place.path)
     refuse_network(place.dir)
+    refuse_another(place)
     database = Database(place.path, read_only=read_only, busy_s=busy_s)
     try:
         if database.version() < SCHEMA_VERSION:

@@ -127,6 +127,8 @@ def test_a_run_that_kills_its_worker_each_time_fails_and_harms_no_other(project:
     assert codes[:3] == [-signal.SIGKILL] * 3
     assert {project.run(run)["state"] for run in others} == {"succeeded"}
     assert sorted(project.lines("quick")) == list("0123")
+    # The locks of the dead are cleared away: every command looks at each.
+    assert list((project.store.parent / "workers").iterdir()) == []
 
 
 def test_ten_workers_do_each_of_10000_runs_once(project: Project) -> None:
