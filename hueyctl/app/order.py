@@ -9,7 +9,7 @@ import msgspec
 
 from hueyctl.errors import UsageError
 from hueyctl.model.definition import Project
-from hueyctl.model.order import Order, defined_job, secrets_of
+from hueyctl.model.order import Order, defined_job, lock_key, secrets_of
 from hueyctl.model.params import completed, misfit
 from hueyctl.model.run import NewRun, Run
 from hueyctl.model.wording import quoted
@@ -25,9 +25,8 @@ def copy_of(project: Project, run: Run, id: str) -> NewRun:
     job = defined_job(project, run.job)
     if reason := misfit(job, run.message.params):
         raise UsageError(f"{job.name}: its parameters no longer fit the definition: {reason}")
-    message = msgspec.structs.replace(
-        run.message, params=completed(job.params, run.message.params), secrets=secrets_of(job)
-    )
+    params = completed(job.params, run.message.params)
+    message = msgspec.structs.replace(run.message, params=params, secrets=secrets_of(job))
     return NewRun(
         id=id,
         job=job.name,
@@ -35,6 +34,7 @@ def copy_of(project: Project, run: Run, id: str) -> NewRun:
         queue=run.queue,
         priority=run.priority,
         expires_s=None if job.expires is None else job.expires.total_seconds(),
+        lock_key=lock_key(job, params),
     )
 
 

@@ -306,7 +306,7 @@ class Dispatcher:
                 self._settle_alone(store)
             return
         self._next_due = exchange.next_due
-        again = any(isinstance(s.verdict, Retry | Release) for s in settlements)
+        again = exchange.opened or any(isinstance(s.verdict, Retry | Release) for s in settlements)
         # More was due than one transaction should take: nothing may have been claimed yet, and nobody is idle.
         more = exchange.next_due is not None and exchange.next_due <= datetime.now(UTC)
         if free:

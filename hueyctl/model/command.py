@@ -26,11 +26,16 @@ def render(argv: Sequence[str], params: Mapping[str, Any]) -> tuple[str, ...]:
     for element in argv:
         name = alone(element)
         if name is None:
-            arguments.append(re.sub(_PLACEHOLDER, lambda match: _replacement(match, params), element))
+            arguments.append(filled(element, params))
         elif name in params:
             value = params[name]
             arguments.extend(map(as_text, value) if isinstance(value, list | tuple) else (as_text(value),))
     return tuple(arguments)
+
+
+def filled(text: str, params: Mapping[str, Any]) -> str:
+    """The text with each `{name}` replaced by its parameter; one that is absent is empty text."""
+    return re.sub(_PLACEHOLDER, lambda match: _replacement(match, params), text)
 
 
 def placeholders(argv: Sequence[str]) -> set[str]:

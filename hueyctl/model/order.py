@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from datetime import datetime, timedelta
 import msgspec
 
 from hueyctl.errors import NotFound, UsageError
+from hueyctl.model.command import filled
 from hueyctl.model.definition import Job, Project, Schedule
 from hueyctl.model.params import resolve
 from hueyctl.model.run import Message, NewRun, Trigger
@@ -18,6 +20,7 @@ from hueyctl.model.wording import did_you_mean, quoted
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _MOST_RETRIES = 2**31 - 1
+KEY_MAX = 200
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +41,9 @@ def defined_job(project: Project, name: str) -> Job:
     """The job of that name; raises NotFound with the nearest name."""
     job = project.jobs.get(name)
     if job is None:
+        if name in project.schedules:
+            hint = f"`hueyctl schedule trigger {name}` starts what it starts"
+            raise NotFound(f"{quoted(name)} is a schedule, and no job", hint=hint)
         message = f"there is no job {quoted(name)}{did_you_mean(name, project.jobs)}"
         raise NotFound(message, hint="`hueyctl jobs` lists what jobs.toml defines")
     return job
@@ -75,6 +81,7 @@ def new_run(project: Project, order: Order, id: str) -> NewRun:
         due_at=order.due_at,
         expires_s=None if expires is None else expires.total_seconds(),
         given_id=order.id is not None,
+        lock_key=lock_key(job, params),
     )
 
 
@@ -103,6 +110,15 @@ def new_ids(count: int) -> Iterator[str]:
     for start in range(0, 32 * count, 32):
         d = digits[start : start + 32]
         yield f"{d[:8]}-{d[8:12]}-4{d[13:16]}-{'89ab'[int(d[16], 16) & 3]}{d[17:20]}-{d[20:]}"
+
+
+def lock_key(job: Job, params: Mapping[str, object]) -> str | None:
+    """What at most one run at a time holds, over all jobs: the job's `lock` with these parameters; None: nothing."""
+    if job.lock is None:
+        return None
+    key = filled(job.lock, params)
+    # A key is an index's, an event's and a line's of `inspect`; the parameters may be megabytes.
+    return key if len(key) <= KEY_MAX else f"{key[:KEY_MAX]}…{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def secrets_of(job: Job) -> tuple[str, ...]:

@@ -74,7 +74,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     `n` is the store's own number, in order of acceptance. `retries_left` is None until the first claim resolves it
     against the worker's definition. `revoking`: a revoke was asked of a running run, and takes effect at its end;
     `killing`: and its attempt is to be stopped. `gate`: what a queued run waits for before it can be claimed (the
-    runs of its schedule, as `schedule:NAME`). `crash_limit` and `on_worker_lost` are the claiming worker's, kept so
+    runs of its schedule, as `schedule:NAME`, or its lock, as `lock:KEY`). `lock_key`: at most one run of a key runs at
+    a time. `crash_limit` and `on_worker_lost` are the claiming worker's, kept so
     that a rescuer needs no definition.
     """
 
@@ -109,3 +110,4 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     result: bytes | None = None
     result_error: str | None = None
     gate: str | None = None
+    lock_key: str | None = None

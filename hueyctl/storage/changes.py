@@ -87,7 +87,8 @@ def revoke_one(database: Database, run: Run, *, kill: bool, now: datetime, log: 
         revoked = msgspec.structs.replace(run, state=RunState.REVOKED, finished_at=now, reason=reason)
         log.move(run.queue, run.job, run.state, RunState.REVOKED)
         log.run(revoked, EventType.REVOKED, RunState.REVOKED, {"reason": reason})
-        gates.open_next(database, run.schedule)
+        gates.open_next(database, run.schedule, log)
+        gates.open_lock(database, run.lock_key, log)
         return Revocation(revoked, "revoked")
     if not kill:
         return Revocation(run, "running")
@@ -104,6 +105,7 @@ def take_in(database: Database, new: NewRun, *, now: datetime, log: Log) -> Run:
     row, event = _rows(new, run, message, log.time, log.by or "")
     log.move(run.queue, run.job, None, run.state)
     _insert(database, [row], [(*event, _Details().of(run))])
+    _wait_for_locks(database, [run], log)
     return run
 
 
@@ -189,6 +191,7 @@ def _accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetim
             if len(rows) == CHUNK:
                 _insert(database, rows, events)
         _insert(database, rows, events)
+        _wait_for_locks(database, [each.run for each in accepted if not each.existing], log)
         log.write(database)
         failpoint("accept.before")
     failpoint("accept.after")
@@ -230,6 +233,7 @@ def _made(new: NewRun, n: int, now: datetime) -> tuple[Run, str]:
         enqueued_at=now,
         due_at=due_at,
         expires_at=None if new.expires_s is None else due_at + timedelta(seconds=new.expires_s),
+        lock_key=None if new.lock_key is None else utf8(new.lock_key),
     )
     return run, message
 
@@ -243,7 +247,7 @@ def _rows(new: NewRun, run: Run, message: str, at: int, by: str) -> tuple[Row, R
     n, id, job, schedule = run.n, run.id, run.job, run.schedule
     state, event = SCHEDULED if run.state is RunState.SCHEDULED else QUEUED
     head = (n, id, state, job, run.queue, run.priority, at, due, expires_us, expires_at)
-    tail = (run.trigger, schedule, slot, new.lock_key, new.unique_key, message)
+    tail = (run.trigger, schedule, slot, run.lock_key, new.unique_key, message)
     return head + tail, (at, event, state, n, id, job, None, None, schedule, slot, None, by)
 
 
@@ -267,6 +271,13 @@ def _insert(database: Database, rows: list[Row], events: list[Row]) -> None:
     database.many(INSERT_EVENT, events)
     rows.clear()
     events.clear()
+
+
+def _wait_for_locks(database: Database, runs: Iterable[Run], log: Log) -> None:
+    """Let those of these new runs wait whose lock is held: the next claim needn't look at them."""
+    for run in runs:
+        if run.lock_key is not None and run.state is RunState.QUEUED:
+            gates.wait_if_held(database, run, log)
 
 
 def _refusal(database: Database, run: Run) -> str | None:

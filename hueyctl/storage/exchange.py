@@ -2,6 +2,7 @@
 
 What a claim costs depends on how many lines (queue, job) are waiting, never on how many runs stand in them: the heads
 of the open lines are merged, and a line that is paused, or that the worker doesn't define, is passed over as a whole.
+A head whose lock is taken leaves its line for a place behind the lock's gate (`storage.gates`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from hueyctl.storage.store import Claim, Exchange, Want
 
 # So many runs become due, expire or are held at once; the rest in the next transaction: others want to write too.
 BATCH: Final = 10_000
+# So many runs are looked at and can't be claimed (held from now on, or waiting for a lock); each is looked at once.
+PASSED_MAX: Final = 1_000
 
 UNDER_TOKEN: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE n = ? AND token = ? AND state = 'running'"
 BY_NUMBER: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE n = ?"
@@ -56,7 +59,7 @@ UPDATE runs SET state = 'queued' WHERE n IN (
 """
 
 EXPIRING: Final = f"""
-SELECT {SUBJECT}, state FROM runs
+SELECT {SUBJECT}, state, lock_key FROM runs
 WHERE expires_at <= ? AND expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'held')
 ORDER BY expires_at LIMIT {BATCH}
 """
@@ -119,7 +122,8 @@ def exchange(
         if not settlements and not done.claims:
             raise
         return msgspec.structs.replace(done, next_due=now)
-    return msgspec.structs.replace(again, claims=done.claims + again.claims, stale=done.stale)
+    claims, opened = done.claims + again.claims, done.opened or again.opened
+    return msgspec.structs.replace(again, claims=claims, stale=done.stale, opened=opened)
 
 
 def apply(database: Database, run: Run, change: Change, log: Log) -> None:
@@ -143,8 +147,9 @@ def apply(database: Database, run: Run, change: Change, log: Log) -> None:
     )
     log.move(run.queue, run.job, run.state, change.state)
     log.drafts(run, change.events)
+    gates.let_go(database, run.n, run.lock_key, log)
     if ended:
-        gates.open_next(database, run.schedule)
+        gates.open_next(database, run.schedule, log)
 
 
 def expire(database: Database, log: Log) -> int:
@@ -153,10 +158,12 @@ def expire(database: Database, log: Log) -> int:
     reason = "expired: it was not started in time"
     data = to_json({"reason": reason})
     database.many(EXPIRE, [(log.time, reason, row[0]) for row in rows])
-    for *subject, state in rows:
+    for *subject, state, _ in rows:
         log.row(subject, EventType.EXPIRED, RunState(state), RunState.EXPIRED, data)
-    for schedule in {schedule for *_, schedule, _, _, _ in rows}:
-        gates.open_next(database, schedule)
+    for schedule in {schedule for *_, schedule, _, _, _, _ in rows}:
+        gates.open_next(database, schedule, log)
+    for lock_key in {lock_key for *_, lock_key in rows}:
+        gates.open_lock(database, lock_key, log)
     return len(rows)
 
 
@@ -174,7 +181,9 @@ def _exchange(
     claims: list[Claim] = []
     stopped = None
     with database.write(durable=durable):
-        stale = _settle_each(database, settlements, now) if each_alone else _settle(database, settlements, now, log)
+        stale = (
+            _settle_each(database, settlements, now, log) if each_alone else _settle(database, settlements, now, log)
+        )
         due, more, known = _let_time_pass(database, want, log)
         if want and known and not more:
             stopped = _claim(database, want, now, log, claims, durable=durable)
@@ -185,7 +194,8 @@ def _exchange(
     failpoint("settle.after", settlements)
     # More than one transaction should take: the rest of it at once.
     next_due = now if more or stopped == "full" else None if due is None else instant(due)
-    return Exchange(claims=tuple(claims), stale=tuple(stale), next_due=next_due), stopped == "reclaim"
+    done = Exchange(claims=tuple(claims), stale=tuple(stale), next_due=next_due, opened=log.opened)
+    return done, stopped == "reclaim"
 
 
 def _settle(database: Database, settlements: Iterable[Settlement], now: datetime, log: Log) -> list[Settlement]:
@@ -201,7 +211,7 @@ def _settle(database: Database, settlements: Iterable[Settlement], now: datetime
     return stale
 
 
-def _settle_each(database: Database, settlements: Iterable[Settlement], now: datetime) -> list[Settlement]:
+def _settle_each(database: Database, settlements: Iterable[Settlement], now: datetime, whole: Log) -> list[Settlement]:
     stale = []
     for settlement in settlements:
         log = Log(micros(now), None)
@@ -217,6 +227,7 @@ def _settle_each(database: Database, settlements: Iterable[Settlement], now: dat
             stale += _settle(database, [failed], now, log)
             log.write(database)
         database.run("RELEASE one")
+        whole.opened |= log.opened
     return stale
 
 
@@ -255,24 +266,26 @@ def _pending(database: Database, worker: str | None) -> tuple[int | None, int | 
 def _claim(
     database: Database, want: Want, now: datetime, log: Log, claims: list[Claim], *, durable: bool
 ) -> Literal["reclaim", "full"] | None:
-    """Add to `claims` what `want` can take; why it stopped before that ("full": a whole batch was held)."""
-    held = 0
+    """Add to `claims` what `want` can take; why it stopped before that ("full": too many had to be passed over)."""
+    passed = 0
     if want.limit < 1:
         return None
     for run in _in_order(database, want):
         misfit = _misfit(run, want)
         if misfit is not None:
             _hold(database, run, misfit, log)
-            held += 1
-            if held == BATCH:
-                return "full"
+            passed += 1
         elif run.attempt and not durable:
             # A run may crash the machine each time: that it was claimed must not come undone.
             return "reclaim"
+        elif not gates.take(database, run, log):
+            passed += 1
         else:
             claims.append(_take(database, run, want, now, log))
             if len(claims) == want.limit:
                 break
+        if passed == PASSED_MAX:
+            return "full"
     return None
 
 
@@ -355,6 +368,7 @@ def _hold(database: Database, run: Run, misfit: str, log: Log) -> None:
     database.run(HOLD, misfit, run.n)
     log.move(run.queue, run.job, RunState.QUEUED, RunState.HELD)
     log.run(run, EventType.HELD, RunState.HELD, {"reason": misfit})
+    gates.open_lock(database, run.lock_key, log)
 
 
 def _misfit(run: Run, want: Want) -> str | None:

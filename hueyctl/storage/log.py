@@ -28,6 +28,8 @@ class Log:
     def __init__(self, time: int, by: str | None) -> None:
         self.time = time
         self.by = None if by is None else utf8(by)
+        self.opened = False
+        """A run that waited for what this transaction has ended may be claimed now."""
         self._rows: list[Row] = []
         self._moves: Counter[tuple[str, str, RunState]] = Counter()
 

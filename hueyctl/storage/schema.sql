@@ -16,8 +16,9 @@ CREATE TABLE runs (
     job            TEXT    NOT NULL,
     queue          TEXT    NOT NULL,
     priority       INTEGER NOT NULL,
-    -- The lock key that a queued run waits for: set when it becomes queued while another run holds the lock, cleared
-    -- for the next in line by the end of the holder. A claim sees only what has none.
+    -- What a queued run waits for: 'schedule:NAME' (others of its schedule) or 'lock:KEY' (the one that holds its lock).
+    -- Set when it is found to have to wait, cleared for the next in line by the end of what it waits for. A claim sees
+    -- only what has none.
     gate           TEXT,
     -- Why a run is held: 'undefined' (no live worker defines its job) or 'misfit' (its message doesn't fit).
     hold           TEXT,
@@ -57,8 +58,11 @@ CREATE TABLE runs (
 
 -- Claiming: the head of each line (queue, job) is one seek away, however many runs stand in it.
 CREATE INDEX runs_queued ON runs (queue, job, priority DESC, n) WHERE state = 'queued' AND gate IS NULL;
--- The next in line behind a lock.
+-- The next in line behind a gate.
 CREATE INDEX runs_gated ON runs (gate, priority DESC, n) WHERE state = 'queued' AND gate IS NOT NULL;
+-- The next in each line behind a lock.
+CREATE INDEX runs_locked ON runs (gate, queue, job, priority DESC, n)
+    WHERE state = 'queued' AND gate IS NOT NULL AND lock_key IS NOT NULL;
 -- What becomes due next.
 CREATE INDEX runs_due ON runs (due_at) WHERE state = 'scheduled';
 -- What expires next.

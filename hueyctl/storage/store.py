@@ -60,11 +60,13 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """What one exchange did. `next_due`: when the next scheduled run becomes due, if one waits for a time."""
+    """What one exchange did. `next_due`: when the next scheduled run becomes due, if one waits for a time. `opened`: a
+    run that waited for what ended here may be claimed now."""
 
     claims: tuple[Claim, ...] = ()
     stale: tuple[Settlement, ...] = ()
     next_due: datetime | None = None
+    opened: bool = False
 
 
 class Revocation(msgspec.Struct, frozen=True):
@@ -221,6 +223,9 @@ class Store(Protocol):
         counts as an attempt the moment it is made. A worker that isn't registered (any more) gets none: nobody would
         rescue them. A settlement that can't be stored ends its run `failed` with that cause, and takes no other with
         it. `next_due` is `now` where more is to be done than one transaction should.
+
+        A claimed run whose `lock_key` another one holds isn't claimed but waits (event `locked`): it is let out again
+        when the holder's attempt is over. Among those of a key the highest priority goes first, the oldest within it.
         """
 
     # -- changes asked for by users ---------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from hueyctl.failpoints import failpoint
 from hueyctl.model.definition import Retention
 from hueyctl.model.event import EventType
 from hueyctl.model.run import RunState
+from hueyctl.storage import gates
 from hueyctl.storage.database import Database
 from hueyctl.storage.exchange import BATCH, expire
 from hueyctl.storage.log import Log
@@ -22,7 +23,7 @@ HOLD: Final = f"""
 UPDATE runs SET state = 'held', hold = 'undefined', reason = ? WHERE n IN (
     SELECT n FROM runs WHERE state = 'queued' AND gate IS NULL AND queue = ? AND job = ?
     ORDER BY priority DESC, n LIMIT {BATCH}
-) RETURNING {SUBJECT}
+) RETURNING {SUBJECT}, lock_key
 """
 
 ADMIT: Final = f"""
@@ -68,8 +69,10 @@ def sweep(database: Database, served: Mapping[str, Collection[str]] | None, now:
                 if _is_served(served, queue) and not _is_defined(served, queue, job):
                     rows = database.all(HOLD, UNDEFINED, queue, job)
                     data = to_json({"reason": UNDEFINED})
-                    for row in sorted(rows):
-                        log.row(row, EventType.HELD, RunState.QUEUED, RunState.HELD, data)
+                    for *subject, _ in sorted(rows):
+                        log.row(subject, EventType.HELD, RunState.QUEUED, RunState.HELD, data)
+                    for lock_key in {lock_key for *_, lock_key in rows}:
+                        gates.open_lock(database, lock_key, log)
                     changed += len(rows)
             for queue, job in database.all(HELD_LINES, "undefined"):
                 if _is_defined(served, queue, job):

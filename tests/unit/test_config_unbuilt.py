@@ -46,7 +46,6 @@ def test_each_thing_in_use_that_is_not_built_yet_is_named(toml: Toml) -> None:
         place + NOT_YET
         for place in (
             "queues.fast.concurrency",
-            "jobs.a.lock",
             "jobs.a.max_concurrent",
             "jobs.a.rate_limit",
             "jobs.a.unique",
@@ -64,9 +63,9 @@ def test_a_default_that_is_not_built_yet_is_named_once(toml: Toml) -> None:
 
 
 def test_it_is_named_together_with_all_else_that_is_wrong(toml: Toml) -> None:
-    assert problems(toml, "[jobs.a]\nscript = 'x'\nlock = 'l'\n[jobs.b]\nscript = 5\n") == [
+    assert problems(toml, "[jobs.a]\nscript = 'x'\non_failure = 'a'\n[jobs.b]\nscript = 5\n") == [
         'jobs.b.script: expected text, got 5; write "5"',
-        "jobs.a.lock" + NOT_YET,
+        "jobs.a.on_failure" + NOT_YET,
     ]
 
 
