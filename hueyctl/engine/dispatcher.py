@@ -75,9 +75,10 @@ class Events(Protocol):
 class _Seat:
     """A waiting thread's place: filled with an attempt, or with None when there will be none any more."""
 
-    __slots__ = ("_lock", "attempt")
+    __slots__ = ("_lock", "attempt", "thread")
 
     def __init__(self) -> None:
+        self.thread = threading.current_thread()
         self.attempt: Attempt | None = None
         self._lock = threading.Lock()
         self._lock.acquire()
@@ -125,6 +126,7 @@ class Dispatcher:
         self._scheduler: Scheduler | None = None
         self._no_slots_until = 0.0  # monotonic: the store takes none at the moment
         self._asleep = False
+        self._to_stop: set[str] = set()
         self._listened_at = self._looked_at = self._rang_at = 0.0
         self._unannounced: bytes | None = None
         self._wake_r, self._wake_w = os.pipe()
@@ -144,11 +146,7 @@ class Dispatcher:
             asleep, self._asleep = self._asleep, False
         if asleep:
             self._wake()
-        attempt = seat.wait()
-        if attempt is not None:
-            with self._lock:
-                self._active[attempt.claim.token] = (attempt, threading.current_thread())
-        return attempt
+        return seat.wait()
 
     def ended(self, attempt: Attempt) -> None:
         """Take an attempt's settlement. Its thread asks for the next one right after: that wakes the dispatcher, so
@@ -253,6 +251,8 @@ class Dispatcher:
             self._asleep = not busy
         if idle:
             self._events.idle()
+        if self._to_stop:
+            self._stop_revoked()
         again_in = self._announce()
         if not busy:
             self._listen(store, min(self._pause(), BACKSTOP_S if again_in is None else again_in))
@@ -345,7 +345,10 @@ class Dispatcher:
                 if seat is None:  # it was drained meanwhile
                     self._ended.append((None, not_taken(claim)))
                     continue
-            seat.fill(Attempt(claim, definitions, self._place, self._guard))
+                attempt = Attempt(claim, definitions, self._place, self._guard)
+                # From here on it can be stopped and given back, whether its thread has woken up yet or not.
+                self._active[claim.token] = (attempt, seat.thread)
+            seat.fill(attempt)
 
     def _report(self, endings: list[Ending], exchange: Exchange) -> None:
         """Log what is in the store now, and not before."""
@@ -368,6 +371,8 @@ class Dispatcher:
     def _pause(self) -> float:
         refused = time.monotonic() < self._no_slots_until  # then the slot that is due mustn't keep us from sleeping
         slot = None if self._scheduler is None or refused else self._scheduler.next_at
+        if self._to_stop:
+            return BELL_EVERY_S
         instants = [at for at in (self._next_due, slot) if at is not None]
         if not instants:
             return BACKSTOP_S
@@ -408,10 +413,16 @@ class Dispatcher:
             request, to_stop = store.asked(self.worker)
         except (StoreBusy, StoreFull):
             return  # the next change is looked at again
-        for _, token in to_stop:
-            self._guard().stop(token, "revoked")
+        self._to_stop |= {token for _, token in to_stop}
         if request is not None:
             self._events.asked(request)
+
+    def _stop_revoked(self) -> None:
+        """Stop what was revoked while running, as soon as the guard knows of it: between a claim and its start there
+        is nothing to stop yet."""
+        with self._lock:
+            self._to_stop &= {token for token, (attempt, _) in self._active.items() if not attempt.in_thread}
+        self._to_stop = {token for token in self._to_stop if not self._guard().stop(token, "revoked")}
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full: it is awake already

@@ -34,7 +34,7 @@ from hueyctl.engine.keeper import Keeper
 from hueyctl.engine.log import WorkerLog, listen_to_huey
 from hueyctl.engine.mailbox import Mailbox
 from hueyctl.engine.queue import RunnerHuey
-from hueyctl.errors import ConfigError, HueyctlError, StoreError, StoreReplaced
+from hueyctl.errors import ConfigError, HueyctlError, StoreBusy, StoreError, StoreFull, StoreReplaced
 from hueyctl.model.definition import Project
 from hueyctl.process.client import Guard, GuardFailed, become_subreaper, kill_descendants
 from hueyctl.storage.bell import Bell, ring
@@ -136,7 +136,10 @@ class _Worker:
         if lock is None:
             raise StoreError(f"{self._place.worker_lock(self.id)} is held by another process")
         try:
-            self._guard = self._start_guard()
+            try:
+                self._guard = self._start_guard()
+            except GuardFailed as exc:
+                raise HueyctlError(str(exc)) from exc
             self._bell = Bell(self._place.bell)
             store = _open(self._place)  # kept open, so that its log stays the same file for this worker's life
             try:
@@ -325,7 +328,10 @@ class _Worker:
         """Somebody took this worker for dead, as it was silent for longer than its lease: what it ran is another's."""
         self._log.error("this worker was silent for longer than its lease; its runs were given to others")
         self._dispatcher.interrupt("stale")
-        self._register()
+        try:
+            self._register()
+        except (StoreBusy, StoreFull) as exc:
+            self._log.warning(f"not back in the store yet: {exc}")  # the next heartbeat finds out and tries again
 
     def _tick(self) -> None:
         self._guard.tick()  # whichever it is by now
