@@ -129,8 +129,8 @@ LIMITS = {"flaky": Limits(retries=2), "once": Limits(crash_limit=1)}
 
 @dataclass(frozen=True)
 class Plan:
-    """What one round does: `points` are the failpoints armed, each with its action; `seconds` is the storm's length. A
-    harmless one goes on until all of them have fired, a minute at most."""
+    """What one round does: `points` are the failpoints armed, each with its action; `seconds` is the storm's length. Where
+    one of them has not fired by then, it lasts up to three times as long, a harmless one up to a minute more."""
 
     points: Mapping[str, str]
     seed: int
@@ -334,7 +334,8 @@ class _Storm:
         third_at = start + self.plan.seconds * 0.5
         kill_at = start + self.plan.seconds * self.dice.uniform(0.3, 0.6)
         kill = self._aims_at("rescue") or self.dice.random() < 0.5
-        while (now := time.monotonic()) < ends_at or (self.harmless and now < ends_at + 60 and not self._all_fired()):
+        last = ends_at + (60.0 if self.harmless else 2 * self.plan.seconds)
+        while (now := time.monotonic()) < ends_at or (now < last and not self._all_fired()):
             for at, worker in enumerate(running):
                 if worker.process.poll() is not None:
                     running[at] = self._start_worker()
