@@ -158,6 +158,16 @@ def _switched(
     note: str | None = None,
     changed: bool = True,
 ) -> Switched:
+    if kind == "schedule":
+        pending = (RunState.QUEUED, RunState.SCHEDULED)
+        return Switched(
+            kind=kind,
+            name=name,
+            note=note,
+            changed=changed,
+            running=len(session.writer().runs(RunFilter(schedule=name, states=(RunState.RUNNING,)), limit=None)),
+            waiting=len(session.writer().runs(RunFilter(schedule=name, states=pending), limit=None)),
+        )
     lines = [
         line
         for line in session.writer().lines()

@@ -37,6 +37,9 @@ def find_run(session: Session, text: str) -> Run:
         return run
     if session.job(text):
         raise NotFound(f"the job {quoted(text)} has no runs yet", hint=f"`hueyctl enqueue {text}` makes one")
+    if text in session.project.schedules:
+        hint = f"`hueyctl runs --schedule {text}` lists its runs"
+        raise NotFound(f"{quoted(text)} is a schedule, and no run", hint=hint)
     if _HEX.fullmatch(text):
         return _by_prefix(store, text.lower())
     message = f"there is no run or job {quoted(text)}{did_you_mean(text, session.project.jobs)}"
@@ -88,10 +91,13 @@ def known_queue(session: Session, name: str | None) -> str | None:
 
 
 def known_schedule(session: Session, name: str | None) -> str | None:
-    """`name` if it is a schedule that is defined; raises NotFound otherwise."""
+    """`name` if it is a schedule that is defined or was; raises NotFound otherwise."""
     if name is None or name in session.project.schedules:
         return name
-    raise NotFound(f"there is no schedule {quoted(name)}{did_you_mean(name, session.project.schedules)}")
+    if any(state.name == name for state in session.reader().schedule_states()):
+        return name
+    message = f"there is no schedule {quoted(name)}{did_you_mean(name, session.project.schedules)}"
+    raise NotFound(message, hint="`hueyctl schedule list` lists them")
 
 
 def _by_prefix(store: Store, prefix: str) -> Run:

@@ -40,6 +40,8 @@ def why_not_running(run: Run, around: Surroundings) -> list[str]:
         seconds = (run.due_at - around.now).total_seconds()
         what = f"its retry (attempt {run.attempt + 1})" if run.attempt else "it"
         reasons.append(f"{what} is due in {brief(seconds)}, at {iso(run.due_at)}")
+    if run.gate is not None and run.gate.startswith("schedule:"):
+        reasons.append("it waits for its turn: another run of its schedule is under way")
     reasons += [_paused(pause) for pause in around.pauses if _applies(pause, run)]
     nobody = unserved(around.workers, run.queue, run.job)
     if nobody:

@@ -134,5 +134,10 @@ def _what(each: Switched) -> str:
 def _paused(each: Switched) -> str:
     note = f" ({each.note})" if each.note else ""
     under_way = f"{count(each.running, 'run')} under way {'goes' if each.running == 1 else 'go'} on"
+    if each.kind == "schedule":
+        # What it has fired isn't held back: that is a matter of its job and queue.
+        live = each.running + each.waiting
+        go_on = f"{count(live, 'run')} of it {'goes' if live == 1 else 'go'} on"
+        return f"paused {_what(each)}{note}: it fires nothing; {go_on}"
     waiting = f"{each.waiting} {'waits' if each.waiting == 1 else 'wait'}"
     return f"paused {_what(each)}{note}: {under_way}, {waiting}"

@@ -21,6 +21,7 @@ from hueyctl.cli.settings import settings
 from hueyctl.cli.words import as_text, short
 from hueyctl.errors import UsageError
 from hueyctl.model.event import Event
+from hueyctl.model.instant import iso
 from hueyctl.storage.store import EventFilter
 
 NEWEST = 50
@@ -85,6 +86,8 @@ def line(event: Event) -> str:
     """An event on one line: when, what, whose, and what else is known."""
     at = event.time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
     whose = f"{short(event.run)} {event.job}" if event.run else (event.schedule or event.worker or "")
+    if event.slot and not event.run:
+        whose += f" {iso(event.slot)}"
     attempt = f" #{event.attempt}" if event.attempt else ""
     said = [f"{event.data['reason']}"] if event.data.get("reason") else []
     for name, value in event.data.items():

@@ -1,7 +1,8 @@
-"""`hueyctl inspect`: the whole at a glance, or all about one run or job."""
+"""`hueyctl inspect`: the whole at a glance, or all about one run, job or schedule."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -11,11 +12,13 @@ import typer
 from hueyctl.app.changes import utc_now
 from hueyctl.app.detail import AttemptView, JobDetail, OutputFile, RunDetail, job_detail, public_job, run_detail
 from hueyctl.app.finding import find_run
-from hueyctl.app.overview import Overview, Progress, QueueState, overview
+from hueyctl.app.overview import SHOWN, Overview, Progress, QueueState, overview
 from hueyctl.app.public import PublicRun
+from hueyctl.app.schedules import ScheduleView, public_schedule, schedule_detail, schedules, upcoming
 from hueyctl.app.why import brief
 from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Table
 from hueyctl.cli.runs import runs_table
+from hueyctl.cli.schedule import schedule_answer, schedules_table, slots_blocks, slots_table
 from hueyctl.cli.settings import settings
 from hueyctl.cli.words import age, as_text, count, short, shown_default, size, took
 from hueyctl.cli.worker import workers_table
@@ -27,27 +30,37 @@ from hueyctl.model.instant import iso
 
 def inspect(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A job, or a run: an id, 4 of it, or last.")
+        str | None, typer.Argument(metavar="[NAME]", help="A job, a schedule, or a run: an id, 4 of it, or last.")
     ] = None,
 ) -> Answer:
-    """Show the whole at a glance; or all about a job or a run, and why it isn't running yet."""
+    """Show the whole at a glance; or all about a job, a schedule or a run, and why it isn't running yet."""
     session, now = settings.session(), utc_now()
     if name is None:
-        return _overview(overview(session, now=now), now)
+        return _overview(overview(session, now=now), upcoming(session, now=now, limit=SHOWN), now)
     if name != "last" and session.job(name):
         try:
-            return _job(job_detail(session, name), now)
+            found = job_detail(session, name)
         except StoreMissing:
-            return _job(JobDetail(name=name, job=session.job(name), counts={}, runs=[]), now)
+            found = JobDetail(name=name, job=session.job(name), counts={}, runs=[])
+        answer = _job(found, [each for each in schedules(session, now=now) if each.schedule.target == name], now)
+        if name in session.project.schedules:  # of the same name as its job, mostly
+            answer.blocks = [*answer.blocks, *slots_blocks(schedule_detail(session, name, now=now), now)]
+        return answer
+    if name in session.project.schedules:
+        return schedule_answer(schedule_detail(session, name, now=now), now)
     return _run(run_detail(session, find_run(session, name), now=now), now)
 
 
-def _overview(seen: Overview, now: datetime) -> Answer:
+def _overview(seen: Overview, slots: Sequence[tuple[datetime, ScheduleView]], now: datetime) -> Answer:
     document = {
         "queues": seen.queues,
         "running": seen.running,
         "progress": seen.progress,
         "next_up": seen.next_up,
+        "next_slots": [
+            {"schedule": view.schedule.name, "job": view.schedule.target, "slot": at, "paused": view.pause is not None}
+            for at, view in slots
+        ],
         "recent_failures": seen.recent_failures,
         "workers": [each.public() for each in seen.workers],
         "pauses": seen.pauses,
@@ -65,6 +78,8 @@ def _overview(seen: Overview, now: datetime) -> Answer:
             for run in seen.next_up
         ]
         blocks.append(Table(("run", "job", "state", "queue", "priority", "due"), rows, "next up"))
+    if slots:
+        blocks.append(slots_table(slots, now, "next slots"))
     if seen.recent_failures:
         blocks.append(runs_table(seen.recent_failures, now, "recent failures"))
     if seen.workers:
@@ -146,6 +161,7 @@ def _facts(detail: RunDetail, now: datetime) -> list[tuple[str, str]]:
         ("worker", run.worker or ""),
         ("trigger", run.trigger),
         ("schedule", run.schedule or ""),
+        ("slot", _moment(run.scheduled_at, now)),
         ("enqueued", _moment(run.enqueued_at, now)),
         ("due", _moment(run.due_at, now)),
         ("expires", _moment(detail.expires_at, now)),
@@ -177,7 +193,7 @@ def _tail_lines(tail: bytes) -> list[str]:
     return [f"  {line}" for line in tail.decode(errors="replace").splitlines()]
 
 
-def _job(detail: JobDetail, now: datetime) -> Answer:
+def _job(detail: JobDetail, scheduled: Sequence[ScheduleView], now: datetime) -> Answer:
     job = detail.job
     blocks: list[Block] = []
     if job is not None:
@@ -196,9 +212,16 @@ def _job(detail: JobDetail, now: datetime) -> Answer:
             blocks.append(Table(("param", "type", "default", "choices", "description"), rows, "params"))
     if detail.counts:
         blocks.append(Facts([(state, str(number)) for state, number in detail.counts.items()], "live runs"))
+    if scheduled:
+        blocks.append(schedules_table(scheduled, now, "schedules"))
     if detail.runs:
         blocks.append(runs_table(detail.runs, now, "newest runs"))
-    document = {"job": public_job(job) if job else None, "counts": detail.counts, "runs": detail.runs}
+    document = {
+        "job": public_job(job) if job else None,
+        "counts": detail.counts,
+        "schedules": [public_schedule(settings.session(), view) for view in scheduled],
+        "runs": detail.runs,
+    }
     return Answer(documents=[msgspec.to_builtins(document)], blocks=blocks)
 
 

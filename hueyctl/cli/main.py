@@ -42,6 +42,7 @@ COMMANDS = {
     "retry": "change:retry",
     "pause": "change:pause",
     "resume": "change:resume",
+    "schedule": "schedule:schedule",
     "events": "events:events",
     "doctor": "upkeep:doctor",
     "prune": "upkeep:prune",

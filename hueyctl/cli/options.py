@@ -26,15 +26,15 @@ OneRun = Annotated[
 ]
 
 
-def instant(name: str, text: str | None, now: datetime) -> datetime | None:
-    """The time that a user wrote for `--name`; raises UsageError."""
+def instant(name: str, text: str | None, now: datetime, *, timezone: str | None = None) -> datetime | None:
+    """The time that a user wrote for `--name`, in that time zone or the file's; raises UsageError."""
     if text is None:
         return None
     from hueyctl.model.instant import parse_instant
     from hueyctl.model.wording import quoted
 
     try:
-        return parse_instant(text, now=now, timezone=settings.session().project.timezone)
+        return parse_instant(text, now=now, timezone=timezone or settings.session().project.timezone)
     except ValueError as exc:
         raise UsageError(f"--{name}: {exc}, got {quoted(text)}") from exc
 

@@ -39,10 +39,16 @@ def check() -> Answer:
     checked = check_project(project, environ=os.environ)
     if checked.problems:
         raise ConfigError([*checked.problems, *checked.warnings])
-    found = {"file": str(project.path), "jobs": checked.jobs, "warnings": checked.warnings}
+    found = {
+        "file": str(project.path),
+        "jobs": checked.jobs,
+        "schedules": checked.schedules,
+        "warnings": checked.warnings,
+    }
+    defined = count(checked.jobs, "job") + (f", {count(checked.schedules, 'schedule')}" if checked.schedules else "")
     return Answer(
         documents=[{"check": found}],
-        blocks=[Line(f"{project.path.name}: {count(checked.jobs, 'job')}, ok")],
+        blocks=[Line(f"{project.path.name}: {defined}, ok")],
         notes=checked.warnings,
     )
 

@@ -264,7 +264,7 @@ def test_every_command_explains_itself(shell: Shell) -> None:
     overview = shell.type("--help").out
     for name in COMMANDS:
         assert f"\n  {name} " in overview
-        assert "--file" in shell.type(name, *(["status"] if name == "worker" else []), "--help").out
+        assert "--file" in shell.type(name, *{"worker": ["status"], "schedule": ["list"]}.get(name, []), "--help").out
 
 
 def test_the_file_can_be_named_on_either_side_of_the_command(shell: Shell, tmp_path: Path) -> None:

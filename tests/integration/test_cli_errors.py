@@ -30,7 +30,7 @@ def _jobs(shell: Shell) -> None:
     [
         (["enqueu"], 'there is no command "enqueu"; did you mean "enqueue"?'),
         (["worker", "strat"], 'there is no worker command "strat"; did you mean "start"?'),
-        (["schedule", "list"], 'there is no command "schedule"'),
+        (["schedul", "list"], 'there is no command "schedul"; did you mean "schedule"?'),
         (["runs", "--jop", "x"], "--job"),
         (["runs", "x"], "unexpected extra argument"),
         (["enqueue", "fetch", "--priority", "x"], "'x' is not a valid int"),
