@@ -44,9 +44,6 @@ def defined_job(project: Project, name: str) -> Job:
         if name in project.schedules:
             hint = f"`hueyctl schedule trigger {name}` starts what it starts"
             raise NotFound(f"{quoted(name)} is a schedule, and no job", hint=hint)
-        if name in project.schedules:
-            hint = f"`hueyctl schedule trigger {name}` starts what it starts"
-            raise NotFound(f"{quoted(name)} is a schedule, and no job", hint=hint)
         message = f"there is no job {quoted(name)}{did_you_mean(name, project.jobs)}"
         raise NotFound(message, hint="`hueyctl jobs` lists what jobs.toml defines")
     return job
