@@ -8,7 +8,7 @@ from hueyctl import __version__
 from hueyctl.config.reading import At, File
 from hueyctl.model.definition import Project
 
-JOB_KEYS = ("max_concurrent", "rate_limit", "unique", "on_failure", "on_success")
+JOB_KEYS = ("unique", "on_failure", "on_success")
 
 
 def unbuilt(project: Project, *, defaults: Collection[str] = ()) -> list[str]:
@@ -23,9 +23,6 @@ def unbuilt(project: Project, *, defaults: Collection[str] = ()) -> list[str]:
         places += [
             at / "jobs" / name / key for key in JOB_KEYS if key not in defaults and getattr(job, key) is not None
         ]
-    for name, queue in project.queues.items():
-        if queue.concurrency is not None:
-            places.append(at / "queues" / name / "concurrency")
     places += [at / "pipelines" / name for name in project.pipelines]
     for place in places:
         place.wrong(f"not built yet in hueyctl {__version__}; remove it")

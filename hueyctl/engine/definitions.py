@@ -58,13 +58,22 @@ class Definitions:
         self.registry = Registry()
         self.tasks: dict[str, type[JobTask]] = {}
         self.policies: dict[str, JobPolicy] = {}
+        self.queue_limits = {
+            name: queue.concurrency for name, queue in project.queues.items() if queue.concurrency is not None
+        }
         self._environ = environ
         self._environments: dict[str, tuple[dict[str, str], str]] = {}
         for job in project.jobs.values():
             task_class = type(job.name, (JobTask,), {"job": job, "__module__": "jobs"})
             self.registry.register(task_class)
             self.tasks[job.name] = task_class
-            self.policies[job.name] = JobPolicy(job.retries, job.crash_limit, job.on_worker_lost)
+            self.policies[job.name] = JobPolicy(
+                retries=job.retries,
+                crash_limit=job.crash_limit,
+                on_worker_lost=job.on_worker_lost,
+                max_concurrent=job.max_concurrent,
+                rate_limit=job.rate_limit,
+            )
         for schedule in project.schedules.values():
             # A prefix, so that a job may have the same name.
             name = f"schedule:{schedule.name}"
@@ -75,6 +84,11 @@ class Definitions:
         if run.message.v > MESSAGE_VERSION:
             return f"its message has version {run.message.v}, of a newer hueyctl; this one reads {MESSAGE_VERSION}"
         return misfit(self.project.jobs[run.job], run.message.params)
+
+    def limited(self, run: Run) -> bool:
+        """May the end of this run let another one start, of its job or its queue?"""
+        policy = self.policies.get(run.job)
+        return run.queue in self.queue_limits or (policy is not None and policy.max_concurrent is not None)
 
     def interpreter(self) -> str:
         """The Python that runs Python jobs."""

@@ -292,6 +292,7 @@ class Dispatcher:
                 limit=free,
                 jobs=definitions.policies,
                 queues=self._queues,
+                queue_limits=definitions.queue_limits,
                 admit=definitions.admit,
             )
         settlements = [settlement for _, settlement in endings]
@@ -306,7 +307,11 @@ class Dispatcher:
                 self._settle_alone(store)
             return
         self._next_due = exchange.next_due
-        again = exchange.opened or any(isinstance(s.verdict, Retry | Release) for s in settlements)
+        again = (
+            exchange.opened
+            or any(isinstance(s.verdict, Retry | Release) for s in settlements)
+            or any(attempt is not None and definitions.limited(attempt.claim.run) for attempt, _ in endings)
+        )
         # More was due than one transaction should take: nothing may have been claimed yet, and nobody is idle.
         more = exchange.next_due is not None and exchange.next_due <= datetime.now(UTC)
         if free:

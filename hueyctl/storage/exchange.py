@@ -24,6 +24,7 @@ from hueyctl.model.run import MESSAGE_VERSION, Run, RunState
 from hueyctl.model.transition import Change, Settlement, settle
 from hueyctl.storage import gates
 from hueyctl.storage.database import Database, Unstorable
+from hueyctl.storage.limits import Limits
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import RUN_COLUMNS, SUBJECT, Row, instant, maybe_micros, micros, run_from, to_json
 from hueyctl.storage.store import Claim, Exchange, Want
@@ -180,13 +181,15 @@ def _exchange(
     log = Log(micros(now), want.worker if want else None)
     claims: list[Claim] = []
     stopped = None
+    limits = Limits(database, want, log.time) if want else None
     with database.write(durable=durable):
         stale = (
             _settle_each(database, settlements, now, log) if each_alone else _settle(database, settlements, now, log)
         )
         due, more, known = _let_time_pass(database, want, log)
-        if want and known and not more:
-            stopped = _claim(database, want, now, log, claims, durable=durable)
+        if limits and known and not more:
+            stopped = _claim(database, limits, now, log, claims, durable=durable)
+            due = min((at for at in (due, limits.opens_at) if at is not None), default=None)
         log.write(database)
         failpoint("claim.before", claims)
         failpoint("settle.before", settlements)
@@ -264,13 +267,13 @@ def _pending(database: Database, worker: str | None) -> tuple[int | None, int | 
 
 
 def _claim(
-    database: Database, want: Want, now: datetime, log: Log, claims: list[Claim], *, durable: bool
+    database: Database, limits: Limits, now: datetime, log: Log, claims: list[Claim], *, durable: bool
 ) -> Literal["reclaim", "full"] | None:
     """Add to `claims` what `want` can take; why it stopped before that ("full": too many had to be passed over)."""
-    passed = 0
+    want, passed = limits.want, 0
     if want.limit < 1:
         return None
-    for run in _in_order(database, want):
+    for run in _in_order(database, limits):
         misfit = _misfit(run, want)
         if misfit is not None:
             _hold(database, run, misfit, log)
@@ -282,6 +285,7 @@ def _claim(
             passed += 1
         else:
             claims.append(_take(database, run, want, now, log))
+            limits.count(run)
             if len(claims) == want.limit:
                 break
         if passed == PASSED_MAX:
@@ -289,14 +293,18 @@ def _claim(
     return None
 
 
-def _in_order(database: Database, want: Want) -> Iterator[Run]:
-    """The queued runs that `want` may take, in the order of claiming. Each must have left its line when the next is
+def _in_order(database: Database, limits: Limits) -> Iterator[Run]:
+    """The queued runs that a worker may take, in the order of claiming. Each must have left its line when the next is
     asked for."""
+    want = limits.want
     heads = _open_heads(database, want)
     heapq.heapify(heads)
     fetched: dict[tuple[str, str], list[Row]] = {}
     while heads:
         _, _, queue, job = heads[0]
+        if not limits.allow(queue, job):
+            heapq.heappop(heads)
+            continue
         rows = fetched.get((queue, job)) or _line(database, queue, job, want.limit)
         yield run_from(rows.pop())
         rows = rows or _line(database, queue, job, want.limit)

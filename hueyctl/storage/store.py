@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from hueyctl.model.definition import Retention
+from hueyctl.model.definition import RateLimit, Retention
 from hueyctl.model.event import Event
 from hueyctl.model.run import NewRun, Run, RunState
 from hueyctl.model.transition import Settlement
@@ -36,19 +36,23 @@ class JobPolicy(msgspec.Struct, frozen=True):
     retries: int = 0
     crash_limit: int = 3
     on_worker_lost: Literal["retry", "fail"] = "retry"
+    max_concurrent: int | None = None
+    rate_limit: RateLimit | None = None
 
 
 class Want(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker can take now.
 
     `queues` None means all. `admit` says why a run's message doesn't fit the worker's definition (None: it fits);
-    one that doesn't becomes `held` with that reason, and no attempt is counted.
+    one that doesn't becomes `held` with that reason, and no attempt is counted. `queue_limits`: of how many runs of a
+    queue may run at once, over all workers, as the limits of `jobs` are.
     """
 
     worker: str
     limit: int
     jobs: Mapping[str, JobPolicy]
     queues: tuple[str, ...] | None = None
+    queue_limits: Mapping[str, int] = {}
     admit: Callable[[Run], str | None] = lambda run: None
 
 
@@ -60,8 +64,8 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """What one exchange did. `next_due`: when the next scheduled run becomes due, if one waits for a time. `opened`: a
-    run that waited for what ended here may be claimed now."""
+    """What one exchange did. `next_due`: when the next scheduled run becomes due, if one waits for a time, or a rate
+    limit lets the next one start. `opened`: a run that waited for what ended here may be claimed now."""
 
     claims: tuple[Claim, ...] = ()
     stale: tuple[Settlement, ...] = ()
@@ -219,10 +223,10 @@ class Store(Protocol):
         """Settle every attempt that has ended and claim what `want` can take, in one transaction.
 
         Before claiming, due runs become queued, and runs past `expires_at` that never started become expired.
-        Claims are of the highest priority first, oldest first within it, skipping paused and gated ones; a claim
-        counts as an attempt the moment it is made. A worker that isn't registered (any more) gets none: nobody would
-        rescue them. A settlement that can't be stored ends its run `failed` with that cause, and takes no other with
-        it. `next_due` is `now` where more is to be done than one transaction should.
+        Claims are of the highest priority first, oldest first within it, skipping paused and gated ones and full lines;
+        a claim counts as an attempt the moment it is made. A worker that isn't registered (any more) gets none: nobody
+        would rescue them. A settlement that can't be stored ends its run `failed` with that cause, and takes no other
+        with it. `next_due` is `now` where more is to be done than one transaction should.
 
         A claimed run whose `lock_key` another one holds isn't claimed but waits (event `locked`): it is let out again
         when the holder's attempt is over. Among those of a key the highest priority goes first, the oldest within it.

@@ -45,9 +45,6 @@ def test_each_thing_in_use_that_is_not_built_yet_is_named(toml: Toml) -> None:
     assert sorted(found) == sorted(
         place + NOT_YET
         for place in (
-            "queues.fast.concurrency",
-            "jobs.a.max_concurrent",
-            "jobs.a.rate_limit",
             "jobs.a.unique",
             "jobs.a.on_failure",
             "jobs.a.on_success",
