@@ -22,7 +22,8 @@ _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`")
 
 
 class Enqueued(msgspec.Struct, frozen=True):
-    """The run that stands for an order; `existing`: it stood there before (the same id was given again)."""
+    """The run that stands for an order; `existing`: it stood there before (the same id was given again, or one with
+    its unique key is live)."""
 
     run: PublicRun
     existing: bool

@@ -9,7 +9,7 @@ import msgspec
 
 from hueyctl.errors import UsageError
 from hueyctl.model.definition import Project
-from hueyctl.model.order import Order, defined_job, lock_key, secrets_of
+from hueyctl.model.order import Order, defined_job, lock_key, secrets_of, unique_key
 from hueyctl.model.params import completed, misfit
 from hueyctl.model.run import NewRun, Run
 from hueyctl.model.wording import quoted
@@ -35,6 +35,7 @@ def copy_of(project: Project, run: Run, id: str) -> NewRun:
         priority=run.priority,
         expires_s=None if job.expires is None else job.expires.total_seconds(),
         lock_key=lock_key(job, params),
+        unique_key=unique_key(job, params),
     )
 
 

@@ -158,7 +158,9 @@ def _batch(session: Session, path: str, waiting: bool, patience: timedelta | Non
     ids = [each.run.id for each in accepted]
     runs: list[object] = []
     if settings.as_json and not waiting:
-        runs = [public_run(each.run, session.job(each.run.job)) for each in accepted]
+        for each in accepted:
+            existing = {"existing": True} if each.existing else {}
+            runs.append({**public_run(each.run, session.job(each.run.job)), **existing})
         yield Answer(documents=[{"runs": runs}])
         return
     yield Answer(blocks=[Lines(ids)])

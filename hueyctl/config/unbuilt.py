@@ -8,7 +8,7 @@ from hueyctl import __version__
 from hueyctl.config.reading import At, File
 from hueyctl.model.definition import Project
 
-JOB_KEYS = ("unique", "on_failure", "on_success")
+JOB_KEYS = ("on_failure", "on_success")
 
 
 def unbuilt(project: Project, *, defaults: Collection[str] = ()) -> list[str]:

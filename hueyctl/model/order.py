@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -82,6 +81,7 @@ def new_run(project: Project, order: Order, id: str) -> NewRun:
         expires_s=None if expires is None else expires.total_seconds(),
         given_id=order.id is not None,
         lock_key=lock_key(job, params),
+        unique_key=unique_key(job, params),
     )
 
 
@@ -118,7 +118,19 @@ def lock_key(job: Job, params: Mapping[str, object]) -> str | None:
         return None
     key = filled(job.lock, params)
     # A key is an index's, an event's and a line's of `inspect`; the parameters may be megabytes.
-    return key if len(key) <= KEY_MAX else f"{key[:KEY_MAX]}…{hashlib.sha256(key.encode()).hexdigest()}"
+    return key if len(key) <= KEY_MAX else f"{key[:KEY_MAX]}…{_sha256(key.encode()).hex()}"
+
+
+def unique_key(job: Job, params: Mapping[str, object]) -> bytes | None:
+    """What at most one live run has (SHA-256): of the job, with its parameters where they count; None: any number."""
+    match job.unique:
+        case None:
+            return None
+        case "job":
+            what: object = [job.name]
+        case "params":
+            what = [job.name, _canonical_value(dict(params))]
+    return _sha256(msgspec.json.encode(what, order="deterministic"))
 
 
 def secrets_of(job: Job) -> tuple[str, ...]:
@@ -131,3 +143,22 @@ def _canonical(id: str) -> str:
     if not _UUID.fullmatch(plain):
         raise UsageError(f"id: expected a UUID like 7c1e2f6a-90d4-4c5b-8f3e-2a1b0c9d8e7f, got {quoted(id)}")
     return plain
+
+
+def _canonical_value(value: object) -> object:
+    """The value with each number in one form: 1 and 1.0 are the same."""
+    match value:
+        case float() if value.is_integer():
+            return int(value)
+        case dict():
+            return {key: _canonical_value(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_canonical_value(item) for item in value]
+        case _:
+            return value
+
+
+def _sha256(data: bytes) -> bytes:
+    import hashlib  # loads OpenSSL, for which every other `hueyctl enqueue` would wait
+
+    return hashlib.sha256(data).digest()

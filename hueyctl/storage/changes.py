@@ -109,6 +109,12 @@ def take_in(database: Database, new: NewRun, *, now: datetime, log: Log) -> Run:
     return run
 
 
+def live_of_key(database: Database, unique_key: bytes | None) -> Run | None:
+    """The live run that has this unique key."""
+    row = None if unique_key is None else database.one(LIVE_BY_KEY, unique_key)
+    return run_from(row) if row else None
+
+
 def retry(database: Database, ids: Sequence[str], *, by: str, now: datetime) -> list[Retried]:
     """`Store.retry`."""
     log = Log(micros(now), by)
@@ -261,8 +267,7 @@ def _standing(database: Database, new: NewRun, named: dict[str, Run], keyed: dic
             what = f"of another job ({run.job})" if run.job != new.job else "with other parameters"
             raise Refused(f"there is a run {new.id} already, {what}", hint="leave out --id, or give another one")
     if new.unique_key is not None:
-        row = database.one(LIVE_BY_KEY, new.unique_key)
-        return keyed.get(new.unique_key) or (run_from(row) if row else None)
+        return keyed.get(new.unique_key) or live_of_key(database, new.unique_key)
     return None
 
 
@@ -286,10 +291,9 @@ def _refusal(database: Database, run: Run) -> str | None:
     if run.state not in TERMINAL:
         return f"it has not ended: it is {run.state.value}"
     row = database.one("SELECT unique_key FROM runs WHERE n = ?", run.n)
-    if row is not None and row[0] is not None:
-        live = database.one(LIVE_BY_KEY, row[0])
-        if live is not None:
-            return f"run {run_from(live).id} stands for it: it is live, and has the same unique key"
+    live = live_of_key(database, row[0]) if row else None
+    if live is not None:
+        return f"run {live.id} stands for it: it is live, and has the same unique key"
     return None
 
 

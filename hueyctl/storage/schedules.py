@@ -132,6 +132,9 @@ def _decide(database: Database, firing: Firing, by: str, now: datetime) -> Fired
     new = firing.run
     if live:
         new = msgspec.structs.replace(new, due_at=None)  # due when it is let through
+    if (standing := changes.live_of_key(database, new.unique_key)) is not None:
+        reason = f"unique: run {standing.id[:8]} stands for it, which is {standing.state.value}"
+        return _passed_over(database, firing, "skipped", reason, log)
     run = changes.take_in(database, new, now=now, log=log)
     if live:
         gates.close(database, run.n, firing.schedule)

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from scene import Opener
 
@@ -306,3 +307,14 @@ def test_the_last_slots_tell_what_became_of_them_the_newest_first(scheduled: Sto
     ]
     assert len(scheduled.last_slots("s", limit=2)) == 2
     assert scheduled.last_slots("other", limit=10) == []
+
+
+def test_a_slot_whose_run_would_not_be_unique_is_skipped(scheduled: Store) -> None:
+    standing = NewRun(id=str(uuid.uuid4()), job="tick", message=Message(), unique_key=b"k")
+    scheduled.accept([standing], by="me", now=START)
+    wanted = firing(START + MINUTE)
+    assert wanted.run is not None
+    unique = msgspec.structs.replace(wanted, run=msgspec.structs.replace(wanted.run, unique_key=b"k"))
+    (fired,) = scheduled.fire([unique], now=START + MINUTE)
+    assert (fired.outcome, fired.run) == ("skipped", None)
+    assert fired.reason == f"unique: run {standing.id[:8]} stands for it, which is queued"

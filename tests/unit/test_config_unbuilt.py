@@ -45,7 +45,6 @@ def test_each_thing_in_use_that_is_not_built_yet_is_named(toml: Toml) -> None:
     assert sorted(found) == sorted(
         place + NOT_YET
         for place in (
-            "jobs.a.unique",
             "jobs.a.on_failure",
             "jobs.a.on_success",
             "pipelines.p",
@@ -55,8 +54,8 @@ def test_each_thing_in_use_that_is_not_built_yet_is_named(toml: Toml) -> None:
 
 
 def test_a_default_that_is_not_built_yet_is_named_once(toml: Toml) -> None:
-    text = "[defaults]\nunique = 'job'\n[jobs.a]\nscript = 'x'\n[jobs.b]\nscript = 'x'\n"
-    assert problems(toml, text) == ["defaults.unique" + NOT_YET]
+    text = "[defaults]\non_failure = 'a'\n[jobs.a]\nscript = 'x'\n[jobs.b]\nscript = 'x'\n"
+    assert problems(toml, text) == ["defaults.on_failure" + NOT_YET]
 
 
 def test_it_is_named_together_with_all_else_that_is_wrong(toml: Toml) -> None:
