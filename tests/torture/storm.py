@@ -129,8 +129,10 @@ LIMITS = {"flaky": Limits(retries=2), "once": Limits(crash_limit=1)}
 
 @dataclass(frozen=True)
 class Plan:
-    """What one round does: `points` are the failpoints armed, each with its action; `seconds` is the storm's length. Where
-    one of them has not fired by then, it lasts up to three times as long, a harmless one up to a minute more."""
+    """What one round does: `points` are the failpoints armed, each with its action; `seconds` is the storm's length.
+
+    Where one of them has not fired by then, it lasts up to three times as long, a harmless one up to a minute more.
+    """
 
     points: Mapping[str, str]
     seed: int
