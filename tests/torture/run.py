@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from history import check, extra_executions
-from storm import CLIENT_STEPS, LEASE_S, ROOT, Plan, Round, play
+from storm import CLIENT_STEPS, LEASE_S, ROOT, UPKEEP_STEPS, Plan, Round, play
 
 from hueyctl.failpoints import POINTS
 
@@ -70,7 +70,7 @@ def plans(points: Sequence[str], actions: Sequence[str], seeds: Iterator[int] | 
             # Some stalls are as long as it takes to be taken for dead.
             how = f"stall:{dice.choice([0.3, 1.0, 2.2 * LEASE_S])}" if action == "stall" else action
             # A command, and who rescues, comes to its points once in its life.
-            often = point.partition(".")[0] not in {*CLIENT_STEPS, "rescue", "release", "prune", "checkpoint"}
+            often = point.partition(".")[0] not in {*CLIENT_STEPS, *UPKEEP_STEPS}
             yield Plan({point: f"{how}@{dice.choice([1, 2, 3]) if often else 1}"}, seed)
 
 

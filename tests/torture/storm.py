@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LEASE_S = 2.0
 CONCURRENCY = 3
 CLIENT_STEPS = ("accept", "retry", "revoke")
+UPKEEP_STEPS = ("release", "rescue", "prune", "checkpoint")
 HARMLESS = "stall:0@1"  # it says that it was there, and goes on
 FIRED = re.compile(r"^failpoint (\S+): ", re.MULTILINE)
 # A lease that runs out is the one other way to lose a run; both sides say so.
@@ -355,7 +356,9 @@ class _Storm:
         env = self.env
         spec = self._spec(*{point.partition(".")[0] for point in self.plan.points} - set(CLIENT_STEPS))
         # Not for ever, or nothing would get done; and at least one worker is to see what another one leaves.
-        few = self.armed < 4 and (self.armed == 0 or self.dice.random() < 0.6)
+        # Any of them may be the one that does the upkeep.
+        chance = 0.9 if any(map(self._aims_at, UPKEEP_STEPS)) else 0.6
+        few = self.armed < 4 and (self.armed == 0 or self.dice.random() < chance)
         if failing and spec and (few or self.harmless):
             self.armed += 1
             env = {**env, "HUEYCTL_FAILPOINTS": spec}
