@@ -3,32 +3,83 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from hueyctl.cli.answer import Answer, Line, Lines, Table
 from hueyctl.cli.settings import settings
 from hueyctl.cli.words import count, shown_default
-from hueyctl.errors import ConfigError, Refused
+from hueyctl.errors import ConfigError, Refused, UsageError
 from hueyctl.model.definition import Param
+from hueyctl.model.wording import quoted
 
 
-def init() -> Answer:
-    """Start a jobs.toml in this folder."""
+def init(
+    crontab: Annotated[
+        str | None, typer.Option("--crontab", metavar="FILE", help="From the lines of this crontab (-: stdin).")
+    ] = None,
+    system: Annotated[
+        bool, typer.Option("--system", help="That crontab has a column for the user, as /etc/crontab has.")
+    ] = False,
+) -> Answer:
+    """Start a jobs.toml in this folder; or turn a crontab into one, saying what can't be carried over."""
     from hueyctl.config import host_timezone, starter
 
-    path = Path(settings.file or os.environ.get("HUEYCTL_FILE") or "jobs.toml")
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(starter(host_timezone()))
-    except FileExistsError as exc:
-        raise Refused(f"{path} is there already", hint="`hueyctl check` validates it") from exc
-    except OSError as exc:
-        raise Refused(f"{path} can't be written: {exc.strerror}") from exc
+    if crontab is not None:
+        return _init_from_crontab(crontab, system=system)
+    if system:
+        raise UsageError("--system goes with --crontab")
+    path = _write(starter(host_timezone()))
     return Answer(
         documents=[{"file": str(path.absolute())}],
         blocks=[Line(f"wrote {path}")],
         notes=["next: `hueyctl worker start` in one terminal, `hueyctl enqueue hello` in another"],
     )
+
+
+def _init_from_crontab(source: str, *, system: bool) -> Answer:
+    from hueyctl.app.session import who
+    from hueyctl.config import host_timezone
+    from hueyctl.config.crontab import from_crontab
+
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        text = data.decode()
+    except OSError as exc:
+        raise UsageError(f"--crontab: {quoted(source)} can't be read: {exc.strerror}") from exc
+    except (UnicodeDecodeError, ValueError) as exc:
+        raise UsageError(f"--crontab: {quoted(source)} is not valid UTF-8 text") from exc
+    system = system or source == "/etc/crontab" or source.startswith("/etc/cron.d/")
+    made = from_crontab(text, timezone=host_timezone(), system=system, user=who().partition("@")[0])
+    name = "stdin" if source == "-" else source
+    notes = [f"{name}: line {number}: {note}" for number, note in made.notes]
+    if not made.jobs:
+        raise Refused("; ".join([f"{name} has no line that could be carried over", *notes]))
+    path = _write(made.text)
+    said = [{"line": number, "note": note} for number, note in made.notes]
+    return Answer(
+        documents=[{"file": str(path.absolute()), "jobs": made.jobs, "notes": said}],
+        blocks=[Line(f"wrote {path}: {count(made.jobs, 'job')}")],
+        notes=[
+            *notes,
+            "next: `hueyctl check`, `hueyctl schedule list`; take the lines out of the crontab before a worker starts",
+        ],
+    )
+
+
+def _write(text: str) -> Path:
+    path = Path(settings.file or os.environ.get("HUEYCTL_FILE") or "jobs.toml")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as exc:
+        raise Refused(f"{path} is there already", hint="`hueyctl check` validates it") from exc
+    except OSError as exc:
+        raise Refused(f"{path} can't be written: {exc.strerror}") from exc
+    return path
 
 
 def check() -> Answer:

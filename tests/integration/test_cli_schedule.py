@@ -407,3 +407,45 @@ def test_every_id_that_is_printed_is_one(shell: Shell) -> None:
     out = shell.type("schedule", "trigger", "pack").out
     assert str(uuid.UUID(out.strip())) == out.strip()
     assert json.loads(shell.type("schedule", "trigger", "pack", "--json").out)["run"]["trigger"] == "manual"
+
+
+# -- init --crontab ---------------------------------------------------------------------------------------------------
+
+
+def test_a_crontab_becomes_a_file_that_passes_check(shell: Shell) -> None:
+    (shell.dir / "jobs.toml").unlink()
+    tab = b"MAILTO=ops\n# Make room\n30 2 * * * find /nowhere -delete\n0~9 * * * * random\n"
+    said = shell.type("init", "--crontab", "-", stdin=tab)
+    assert said.out == "wrote jobs.toml: 1 job\n"
+    assert "hueyctl: stdin: line 1: MAILTO means nothing here" in said.err
+    assert "hueyctl: stdin: line 4: not carried over: ~ is a time at random" in said.err
+    assert shell.type("check").out == "jobs.toml: 1 job, 1 schedule, ok\n"
+    assert shell.type("jobs", "--json").json["jobs"][0]["description"] == "Make room"
+
+
+def test_a_crontab_is_read_from_a_file_and_as_json_its_notes_are_data(shell: Shell) -> None:
+    (shell.dir / "jobs.toml").unlink()
+    shell.write("0 1 * * * root /opt/a\n", "tab")
+    found = shell.type("init", "--crontab", "tab", "--system", "--json").json
+    assert found["file"] == str(shell.dir / "jobs.toml")
+    assert found["jobs"] == 1
+    assert shell.type("schedule", "list", "--json").json["schedules"][0]["name"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("words", "tab", "code", "said"),
+    [
+        (["--crontab", "tab"], "0 1 * * * a\n", 1, "jobs.toml is there already"),
+        (["--crontab", "nope"], "", 2, '"nope" can\'t be read: No such file'),
+        (["--crontab", "tab", "--file", "new.toml"], "# nothing\n", 1, "no line that could be carried over"),
+        (["--system"], "", 2, "--system goes with --crontab"),
+    ],
+)
+def test_what_is_wrong_with_a_crontab_is_said_and_nothing_written(
+    shell: Shell, words: list[str], tab: str, code: int, said: str
+) -> None:
+    shell.write(tab, "tab")
+    before = (shell.dir / "jobs.toml").read_text()
+    assert said in shell.type("init", *words, code=code).err
+    assert (shell.dir / "jobs.toml").read_text() == before
+    assert not (shell.dir / "new.toml").exists()
