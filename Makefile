@@ -37,6 +37,7 @@ bench: $(DEV)
 
 torture: $(DEV)
 	$(BIN)/python tests/torture/run.py $(ARGS)
+	$(BIN)/python tests/powercut/cut_power.py --cuts 250
 
 powercut: $(DEV)
 	$(BIN)/python tests/powercut/cut_power.py $(ARGS)

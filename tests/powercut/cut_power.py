@@ -62,7 +62,8 @@ def _cut(folder: Path, library: Path, cuts: int, seed: int) -> bool:
             damaged, lost, undone = (
                 sum(bool(getattr(verdict, what)) for verdict in verdicts) for what in ("damage", "lost", "undone")
             )
-            print(f"  {part}: {count} cuts, {damaged} damaged, {lost} lost runs, {undone} came undone", flush=True)
+            found = f"{damaged} damaged the store, {lost} lost accepted runs, {undone} undid what was said"
+            print(f"  {part}: of {count} cuts {found}", flush=True)
             bad = [verdict for verdict in verdicts if verdict.damage or verdict.lost or verdict.undone]
             if counts is parts["as it is"]:
                 for verdict in bad[:10]:
