@@ -52,9 +52,11 @@ class Heart(Periodic):
         try:
             present = store.beat(self._worker, running=self._running(), now=datetime.now(UTC))
         except (StoreBusy, StoreFull) as exc:
-            # Nobody can write, so nobody can find this worker silent either: its bodies may go on.
+            # Where nobody can write, nobody can find this worker silent either: its bodies may go on.
             self._log.warning(f"no heartbeat: {exc}")
             self._tick()
+            if isinstance(exc, StoreBusy):
+                self.wake()  # others may write in between: the next try must not come a pause later than theirs
             return
         if present:
             self._tick()
