@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from hueyctl.app.events import events_after
+from hueyctl.app.full import what_is_full
 from hueyctl.app.mask import Mask
 from hueyctl.app.overview import Progress, progress
 from hueyctl.app.public import PublicRun, public
@@ -84,6 +85,7 @@ def run_detail(session: Session, run: Run, *, now: datetime) -> RunDetail:
         pauses=store.pauses(),
         ahead=store.ahead_of(run) if run.state is RunState.QUEUED else 0,
         now=now,
+        full=what_is_full(store, run, session.job(run.job), session.project.queues, now=now),
     )
     mask, place = Mask.of(run), session.place
     events = [event for page in events_after(session, EventFilter(run=run.id), after=0) for event in page]

@@ -16,12 +16,14 @@ from hueyctl.storage.store import Pause, Worker
 
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides about a run besides itself: the live workers, the switches that are set, and the queued `ahead`."""
+    """What decides about a run besides itself: the live workers, the switches that are set, the queued `ahead`, and
+    which of its limits are `full` (a line each)."""
 
     workers: Sequence[Worker]
     pauses: Sequence[Pause]
     ahead: int
     now: datetime
+    full: Sequence[str] = ()
 
 
 def why_not_running(run: Run, around: Surroundings) -> list[str]:
@@ -42,6 +44,7 @@ def why_not_running(run: Run, around: Surroundings) -> list[str]:
         reasons.append(f"{what} is due in {brief(seconds)}, at {iso(run.due_at)}")
     if run.gate is not None and run.gate.startswith("schedule:"):
         reasons.append("it waits for its turn: another run of its schedule is under way")
+    reasons += around.full
     reasons += [_paused(pause) for pause in around.pauses if _applies(pause, run)]
     nobody = unserved(around.workers, run.queue, run.job)
     if nobody:

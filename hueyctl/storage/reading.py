@@ -6,14 +6,18 @@ indexes named where SQLite would walk through all runs instead.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final
 
+from hueyctl.model.definition import RateLimit
 from hueyctl.model.event import Event
 from hueyctl.model.run import TERMINAL, Run, RunState
 from hueyctl.storage.database import Database
 from hueyctl.storage.exchange import HEADS, LINE
-from hueyctl.storage.rows import EVENT_COLUMNS, RUN_COLUMNS, Row, event_from, micros, pause_from, run_from
-from hueyctl.storage.store import EventFilter, Line, Pause, RunFilter
+from hueyctl.storage.gates import HOLDER
+from hueyctl.storage.limits import IN_THE_WAY
+from hueyctl.storage.rows import EVENT_COLUMNS, RUN_COLUMNS, Row, event_from, instant, micros, pause_from, run_from
+from hueyctl.storage.store import EventFilter, Line, LockHolder, Pause, RunFilter
 
 # No more than so many runs are counted in front of one.
 AHEAD_MAX: Final = 1_000
@@ -147,6 +151,19 @@ def running(database: Database, *, worker: str | None) -> list[Run]:
     if worker is None:
         return _runs(database.all(f"{sql} ORDER BY started_at, n"))
     return _runs(database.all(f"{sql} AND worker = ? ORDER BY started_at, n", worker))
+
+
+def lock_holder(database: Database, key: str) -> LockHolder | None:
+    """`Store.lock_holder`."""
+    row = database.one(HOLDER, key)
+    return LockHolder(row[0], instant(row[1])) if row else None
+
+
+def rate_opens_at(database: Database, job: str, limit: RateLimit, *, now: datetime) -> datetime | None:
+    """`Store.rate_opens_at`."""
+    row = database.one(IN_THE_WAY, job, limit.count - 1)
+    opens_at = None if row is None else instant(row[0]) + limit.per
+    return opens_at if opens_at is not None and opens_at > now else None
 
 
 def pauses(database: Database) -> list[Pause]:

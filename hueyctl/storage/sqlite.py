@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from hueyctl.model.definition import Retention
+from hueyctl.model.definition import RateLimit, Retention
 from hueyctl.model.event import Event
 from hueyctl.model.run import NewRun, Run
 from hueyctl.model.transition import Settlement
@@ -23,6 +23,7 @@ from hueyctl.storage.store import (
     Fired,
     Firing,
     Line,
+    LockHolder,
     Pause,
     Pruned,
     Retried,
@@ -179,6 +180,12 @@ class SqliteStore:
 
     def running(self, *, worker: str | None = None) -> list[Run]:
         return reading.running(self.database, worker=worker)
+
+    def lock_holder(self, key: str) -> LockHolder | None:
+        return reading.lock_holder(self.database, key)
+
+    def rate_opens_at(self, job: str, limit: RateLimit, *, now: datetime) -> datetime | None:
+        return reading.rate_opens_at(self.database, job, limit, now=now)
 
     def pauses(self) -> list[Pause]:
         return reading.pauses(self.database)

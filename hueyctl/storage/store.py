@@ -198,6 +198,13 @@ class DecidedSlot(msgspec.Struct, frozen=True):
     reason: str | None
 
 
+class LockHolder(msgspec.Struct, frozen=True):
+    """Who holds a lock: the id of the run, and since when its attempt does."""
+
+    run: str
+    since: datetime
+
+
 class Line(msgspec.Struct, frozen=True, kw_only=True):
     """How many runs of one job stand in one queue in one state (live states alone)."""
 
@@ -341,6 +348,12 @@ class Store(Protocol):
 
     def running(self, *, worker: str | None = None) -> list[Run]:
         """Runs under way, the longest first."""
+
+    def lock_holder(self, key: str) -> LockHolder | None:
+        """The running run that holds a lock; None: it is free."""
+
+    def rate_opens_at(self, job: str, limit: RateLimit, *, now: datetime) -> datetime | None:
+        """When the next run of the job may start by this limit; None: now."""
 
     def pauses(self) -> list[Pause]:
         """The switches that are set."""

@@ -1,0 +1,74 @@
+"""`inspect RUN` says which lock or limit keeps a run waiting."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from shell import Shell
+
+from hueyctl.model.definition import RateLimit
+from hueyctl.storage.locks import hold
+from hueyctl.storage.store import JobPolicy, Want
+
+JOBS = """
+    [queues.narrow]
+    concurrency = 1
+
+    [jobs.sync]
+    script = "true"
+    params = { tenant = "acme" }
+    lock = "crm-{tenant}"
+
+    [jobs.few]
+    script = "true"
+    max_concurrent = 1
+
+    [jobs.rare]
+    script = "true"
+    rate_limit = "1/1h"
+
+    [jobs.narrow]
+    script = "true"
+    queue = "narrow"
+
+    [jobs.login]
+    script = "true"
+    params = { token = { type = "string", secret = true, required = true } }
+    lock = "{token}"
+    """
+
+
+def why(shell: Shell, run: str) -> list[str]:
+    return list(shell.type("inspect", run, "--json").json["why"])
+
+
+def test_the_lock_and_each_limit_that_is_full_is_named(shell: Shell) -> None:
+    shell.write(JOBS)
+    jobs = {job: JobPolicy() for job in ("sync", "few", "rare", "narrow", "login")}
+    jobs["rare"] = JobPolicy(rate_limit=RateLimit(count=1, per=timedelta(hours=1)))
+    shell.register(jobs=tuple(jobs))
+    lock = hold(shell.place.worker_lock("w1"))
+    assert lock
+    first = {job: enqueue(shell, job) for job in jobs}
+    with shell.store() as store:
+        claims = store.exchange([], Want(worker="w1", limit=9, jobs=jobs), now=datetime.now(UTC)).claims
+    assert {claim.run.id for claim in claims} == set(first.values())
+    second = {job: enqueue(shell, job) for job in jobs}
+    (line,) = why(shell, second["sync"])
+    assert re.fullmatch(rf"waiting for lock crm-acme, held by run {first['sync'][:8]} since [0-9.]+m?s", line)
+    assert why(shell, second["few"]) == ["max_concurrent 1 of job few reached"]
+    assert why(shell, second["narrow"]) == ['concurrency 1 of the queue "narrow" reached']
+    (line,) = why(shell, second["rare"])
+    assert re.fullmatch(r"rate limit 1/1h: next in 59m.*", line)
+    assert "waiting for lock ***, held by run" in shell.type("inspect", second["login"]).out
+    assert "hunter22" not in shell.type("events", "--run", second["login"], "--json").out
+    for claim in claims:
+        shell.settle(claim)
+    assert why(shell, second["sync"]) == ["it is about to start"]
+    assert not any("reached" in line for job in ("few", "narrow") for line in why(shell, second[job]))
+    lock.release()
+
+
+def enqueue(shell: Shell, job: str) -> str:
+    return shell.enqueue(job, *(["token=hunter22"] if job == "login" else []))
