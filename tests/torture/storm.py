@@ -34,8 +34,10 @@ CLIENT_STEPS = ("accept", "retry", "revoke")
 UPKEEP_STEPS = ("release", "rescue", "prune", "checkpoint")
 HARMLESS = "stall:0@1"  # it says that it was there, and goes on
 FIRED = re.compile(r"^failpoint (\S+): ", re.MULTILINE)
-# A lease that runs out is the one other way to lose a run; both sides say so.
-SILENT = re.compile(r"silent for longer than its lease", re.MULTILINE)
+# A lease that runs out (on a busy machine) is the one other way to lose a run: others found its worker silent, or its
+# own guard did, and ended.
+SILENT = re.compile(r"silent for longer than its lease")
+GUARD_ENDED = re.compile(r"the guard died, and with it")
 
 JOBS = """
 [hueyctl]
@@ -440,6 +442,8 @@ class _Storm:
             fired = FIRED.findall(worker.said)
             self.fired.update(fired)
             deaths = worker.killed + (0 if self.harmless else len(fired)) + len(SILENT.findall(worker.said))
+            if "gave no sign of life" in worker.said:
+                deaths += len(GUARD_ENDED.findall(worker.said))
             id = by_pid.get(worker.process.pid)
             if id is not None and deaths:
                 history.deaths[id] = deaths
