@@ -123,6 +123,7 @@ class Dispatcher:
         self._stopping = False  # and the thread ends once everything is settled
         self._claimable = True  # a claim might find something
         self._next_due: datetime | None = None
+        self._throttled = False  # a queued run waits for nothing but its rate limit
         self._scheduler: Scheduler | None = None
         self._no_slots_until = 0.0  # monotonic: the store takes none at the moment
         self._asleep = False
@@ -247,7 +248,7 @@ class Dispatcher:
             return False
         with self._lock:
             busy = bool(self._ended) or (bool(self._seats) and self._claimable and not self._draining)
-            idle = not busy and len(self._seats) == self._concurrency
+            idle = not busy and len(self._seats) == self._concurrency and not self._throttled
             self._asleep = not busy
         if idle:
             self._events.idle()
@@ -307,6 +308,7 @@ class Dispatcher:
                 self._settle_alone(store)
             return
         self._next_due = exchange.next_due
+        self._throttled = exchange.throttled
         again = (
             exchange.opened
             or any(isinstance(s.verdict, Retry | Release) for s in settlements)

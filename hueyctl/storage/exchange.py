@@ -197,7 +197,13 @@ def _exchange(
     failpoint("settle.after", settlements)
     # More than one transaction should take: the rest of it at once.
     next_due = now if more or stopped == "full" else None if due is None else instant(due)
-    done = Exchange(claims=tuple(claims), stale=tuple(stale), next_due=next_due, opened=log.opened)
+    done = Exchange(
+        claims=tuple(claims),
+        stale=tuple(stale),
+        next_due=next_due,
+        throttled=limits is not None and limits.opens_at is not None,
+        opened=log.opened,
+    )
     return done, stopped == "reclaim"
 
 

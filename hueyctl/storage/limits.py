@@ -21,7 +21,10 @@ RUNNING: Final = (
 
 # A clock that was set back leaves starts in the future: they count as now, or nothing would start until then.
 FUTURE: Final = "UPDATE OR REPLACE starts SET at = ?1 WHERE job = ?2 AND at > ?1 + 60000000"
-PASSED: Final = "DELETE FROM starts WHERE job = ? AND at <= ?"
+# What has left the window is kept for as long as a worker may have waited for the write lock since it looked at its
+# clock: one whose `at` is a moment earlier must still find what is in its window.
+PASSED: Final = "DELETE FROM starts WHERE job = ? AND at <= ? - 60000000"
+IN_WINDOW: Final = "SELECT count(*) FROM starts WHERE job = ? AND at > ?"
 STARTED: Final = "INSERT OR REPLACE INTO starts (job, at, n) VALUES (?, ?, ?)"
 # The start that must leave the window before another one fits into it.
 IN_THE_WAY: Final = "SELECT at FROM starts WHERE job = ? ORDER BY at DESC LIMIT 1 OFFSET ?"
@@ -65,8 +68,9 @@ class Limits:
         left = self._rate_left.get(job)
         if left is None:
             self._database.run(FUTURE, self._at, job)
-            self._database.run(PASSED, job, self._at - self._window(job))
-            row = self._database.one("SELECT count(*) FROM starts WHERE job = ?", job)
+            begin = self._at - self._window(job)
+            self._database.run(PASSED, job, begin)
+            row = self._database.one(IN_WINDOW, job, begin)
             left = self._rate_left[job] = most - (row[0] if row else 0)
         if left > 0:
             return True

@@ -64,12 +64,16 @@ class Claim(msgspec.Struct, frozen=True):
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """What one exchange did. `next_due`: when the next scheduled run becomes due, if one waits for a time, or a rate
-    limit lets the next one start. `opened`: a run that waited for what ended here may be claimed now."""
+    """What one exchange did.
+
+    `next_due`: when the next scheduled run becomes due, if one waits for a time, or a rate limit lets the next one
+    start. `throttled`: one waits for such a limit. `opened`: a run that waited for what ended here may be claimed now.
+    """
 
     claims: tuple[Claim, ...] = ()
     stale: tuple[Settlement, ...] = ()
     next_due: datetime | None = None
+    throttled: bool = False
     opened: bool = False
 
 

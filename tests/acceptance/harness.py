@@ -22,7 +22,7 @@ import pytest
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T], *, timeout: float = 20.0, what: str = "") -> T:
+def eventually(probe: Callable[[], T], *, timeout: float = 20.0, every: float = 0.02, what: str = "") -> T:
     """Call `probe` until it gives something true, and return that; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -31,7 +31,7 @@ def eventually(probe: Callable[[], T], *, timeout: float = 20.0, what: str = "")
             return found
         if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout:g} s: {what or probe}; last seen: {found!r}")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 class Result:

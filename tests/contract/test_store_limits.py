@@ -130,6 +130,16 @@ def test_a_clock_that_was_set_back_stops_a_rate_limited_job_for_one_window_at_mo
     assert len(scene.claim(jobs=THREE_A_MINUTE)) == 3
 
 
+def test_a_worker_that_waited_for_the_store_with_an_earlier_clock_finds_what_is_in_its_window(scene: Scene) -> None:
+    for _ in range(6):
+        scene.accept()
+    scene.claim(jobs=THREE_A_MINUTE)
+    scene.pass_time(minutes=1)
+    assert len(scene.claim(1, jobs=THREE_A_MINUTE)) == 1
+    scene.pass_time(milliseconds=-1)
+    assert scene.claim(jobs=THREE_A_MINUTE) == []
+
+
 def test_a_lowered_rate_limit_counts_from_the_next_claim_on(scene: Scene) -> None:
     for _ in range(6):
         scene.accept()
