@@ -52,6 +52,11 @@ def play(session: Session, site: str, work: Path) -> None:
     session.say("What this folder's jobs.toml defines, and whether it is right:")
     session.type("check")
     session.type("jobs")
+    session.type("schedule", "list")
+
+    session.say("When would a cron expression fire? On 28 March 2027, the clock in Berlin skips half past two.")
+    words = ("--cron", "30 2 * * *", "--timezone", "Europe/Berlin", "--from", "2027-03-27", "-n", "3")
+    session.type("schedule", "next", *words)
 
     session.say("Enqueued while no worker is there: what is accepted is on the disk. Higher priorities go first.")
     later = session.enqueue("archive", f"out={work}/examples.tar.gz")
@@ -63,7 +68,8 @@ def play(session: Session, site: str, work: Path) -> None:
     session.type("worker", "start", "--detach")
     for run in (first, middle, later):
         session.until(f"{run[:8]} succeeded", lambda run=run: session.run(run)["state"] == "succeeded")
-    order = [event["run"] for event in session.events() if event["type"] == "executing"]
+    started = [event["run"] for event in session.events() if event["type"] == "executing"]
+    order = [run for run in started if run in (first, middle, later)]  # the heartbeat may come between them
     session.check("the highest priority started first", order == [first, middle, later])
     same = (work / "jobs.toml").read_bytes() == (REPOSITORY / "jobs.toml").read_bytes()
     session.check("fetch downloaded what the server has", same)
@@ -85,6 +91,12 @@ def play(session: Session, site: str, work: Path) -> None:
     session.type("inspect")
     session.type("revoke", "last", "--kill")
     session.check("slow was stopped", session.run(slow)["state"] == "revoked")
+
+    session.say("Every 15 seconds the heartbeat fires by itself:")
+    session.until("the heartbeat has fired", lambda: any(run["state"] == "succeeded" for run in session.heartbeats()))
+    session.type("inspect", "heartbeat")
+    beat = session.heartbeats()[-1]
+    session.check("it fired at a quarter of a minute", int(beat["scheduled_at"][17:19]) % 15 == 0)
 
     session.say("What came of everything, and the end of the worker:")
     session.type("runs")
@@ -144,6 +156,9 @@ class Session:
 
     def run(self, name: str) -> dict[str, Any]:
         return dict(json.loads(self.ask("inspect", name))["run"])
+
+    def heartbeats(self) -> list[dict[str, Any]]:
+        return list(json.loads(self.ask("runs", "--schedule", "heartbeat"))["runs"])
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.ask("events", "-n", "1000").splitlines()]
