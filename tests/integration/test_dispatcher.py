@@ -10,9 +10,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from hueyctl.engine.attempt import Attempt
@@ -21,7 +23,7 @@ from hueyctl.engine.dispatcher import BACKSTOP_S, Dispatcher
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.queue import RunnerHuey, task_of
 from hueyctl.errors import StoreFull, StoreReplaced
-from hueyctl.model.definition import CommandBody, Job, Param, Project, PythonBody
+from hueyctl.model.definition import CommandBody, Job, Param, Project, PythonBody, Schedule
 from hueyctl.model.outcome import Returned, Stopped
 from hueyctl.model.run import Message, NewRun, Run, RunState
 from hueyctl.process.spec import AttemptSpec, Ended
@@ -371,3 +373,33 @@ def test_a_full_disk_is_tried_now_and_then_while_the_worker_stops(rig: Rig) -> N
     full.clear()
     assert rig.dispatcher.stop(10)
     assert rig.run(id).state is RunState.QUEUED
+
+
+def test_a_store_that_takes_no_slots_is_asked_again_after_a_second_and_no_sooner(rig: Rig) -> None:
+    """A slot that is due must not keep the dispatcher spinning and logging while the store is locked or full."""
+    beat = Schedule(
+        name="beat",
+        target="loads",
+        target_kind="job",
+        timezone="UTC",
+        params={"s": "1"},
+        every=timedelta(milliseconds=100),
+        overlap="allow",
+    )
+    schedules = msgspec.structs.replace(rig.project, schedules={"beat": beat})
+    rig.dispatcher.swap(Definitions(schedules, {}))
+    rig.dispatcher.start()
+    eventually(rig.states)
+    other = sqlite3.connect(rig.place.store, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    def refusals() -> list[datetime]:
+        lines = [line for line in rig.output.getvalue().splitlines() if "takes no slots at the moment" in line]
+        return [datetime.fromisoformat(line.split()[0]) for line in lines]
+
+    eventually(lambda: len(refusals()) >= 3)
+    assert all(later - earlier >= timedelta(seconds=1) for earlier, later in pairwise(refusals()))
+    before = len(rig.states())
+    other.execute("ROLLBACK")
+    other.close()
+    eventually(lambda: len(rig.states()) > before + 10)  # those of the meantime too: they are within the grace
