@@ -37,8 +37,9 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqliteSto
         yield few, many
 
 
-def new(job: str, priority: int = 0, due_at: datetime | None = None) -> NewRun:
-    return NewRun(id=str(uuid.uuid4()), job=job, message=Message(), priority=priority, due_at=due_at)
+def new(job: str, priority: int = 0, due_at: datetime | None = None, lock_key: str | None = None) -> NewRun:
+    id = str(uuid.uuid4())
+    return NewRun(id=id, job=job, message=Message(), priority=priority, due_at=due_at, lock_key=lock_key)
 
 
 def steps(store: SqliteStore, what: Callable[[SqliteStore], object]) -> int:
@@ -135,3 +136,43 @@ def test_a_line_more_costs_a_few_seeks_more(tmp_path: Path) -> None:
             store.accept([new(uuid.uuid4().hex) for _ in range(50)], by="b", now=NOW)
             costs.append(steps(store, lambda store: store.database.all(HEADS)))
     assert abs((costs[2] - costs[1]) - (costs[1] - costs[0])) < 0.05 * costs[0]
+
+
+def test_a_lock_costs_the_same_with_many_runs_behind_it(tmp_path: Path) -> None:
+    """Claiming one that has it, claiming past those that wait for it, and handing it on. Each that waits is looked at
+    once, so that getting them all behind the gate costs in proportion."""
+    costs, first = [], []
+    for count in (FEW, MANY // 4):
+        with closing(open_store(tmp_path / f"{count}.db", create=True)) as store:
+            facts = {"host": "h", "pid": 1, "version": "1", "file": "f", "concurrency": 1, "lease_s": 30.0}
+            store.register(Worker(id="w", jobs=(), queues=None, started_at=NOW, beat_at=NOW, **facts), now=NOW)  # type: ignore[arg-type]
+            store.accept([new("locked", priority=9, lock_key="k") for _ in range(count)], by="b", now=NOW)
+            store.accept([new("open") for _ in range(200)], by="b", now=NOW)
+            first.append(steps(store, look_at_each_once) / count)
+            costs.append([steps(store, what) for what in (claim_and_settle, hand_the_lock_on, enqueue_behind_it)])
+    assert first[1] <= first[0] * 1.2
+    for few, many in zip(*costs, strict=True):
+        assert many <= few * 1.1 + 20, f"{few} steps at {FEW} runs, {many} at {MANY // 4}"
+
+
+LOCKED = Want(worker="w", limit=1, jobs={"locked": JobPolicy()})
+
+
+def look_at_each_once(store: SqliteStore) -> None:
+    want = Want(worker="w", limit=2, jobs={"locked": JobPolicy()})
+    while store.exchange([], want, now=NOW).next_due is not None:
+        pass
+    assert len(store.running()) == 1
+
+
+def hand_the_lock_on(store: SqliteStore) -> None:
+    for _ in range(3):
+        (run,) = store.running()
+        assert run.token is not None
+        done = Settlement(n=run.n, token=run.token, verdict=Done(), outcome=Exited(0), ended_at=NOW)
+        (claim,) = store.exchange([done], LOCKED, now=NOW).claims
+        assert claim.run.n == run.n + 1
+
+
+def enqueue_behind_it(store: SqliteStore) -> None:
+    store.accept([new("locked", lock_key="k")], by="b", now=NOW)
