@@ -27,6 +27,8 @@ JOBS = """
     params = { n = 1 }
     """
 
+LITTLE = 4096  # bytes, in which nothing of a store fits
+
 
 class Disk:
     """What the store lies on, which can be full: a small tmpfs where we may mount one; elsewhere no process of the
@@ -48,10 +50,9 @@ class Disk:
                 while True:
                     filler.write(bytes(512))
             return
-        for pid in self.project.processes():
-            self._limit(pid, 1)
+        self._limit(LITTLE)
         limited = self.project.dir / "limited"
-        limited.write_text(f'#!/bin/sh\nexec prlimit --fsize=1: "{self.command}" "$@"\n')
+        limited.write_text(f'#!/bin/sh\nexec prlimit --fsize={LITTLE}: "{self.command}" "$@"\n')
         limited.chmod(0o700)
         self.project.command = limited
 
@@ -60,8 +61,7 @@ class Disk:
         if self.mounted:
             (self.folder / "filler").unlink()
             return
-        for pid in self.project.processes():
-            self._limit(pid, resource.RLIM_INFINITY)
+        self._limit(resource.RLIM_INFINITY)
         self.project.command = self.command
 
     def close(self) -> None:
@@ -69,9 +69,11 @@ class Disk:
         if self.mounted:
             subprocess.run(["umount", "-l", str(self.folder)], check=True)
 
-    def _limit(self, pid: int, size: int) -> None:
-        hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
-        resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
+    def _limit(self, size: int) -> None:
+        for pid, line in self.project.processes().items():
+            if "hueyctl" in line:  # the jobs have disks of their own
+                hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (size, hard))
 
 
 @pytest.fixture
