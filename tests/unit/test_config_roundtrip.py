@@ -91,6 +91,9 @@ def made(path: Path, name: str, values: dict[str, Any], body: dict[str, Any]) ->
 def test_a_definition_written_as_toml_is_read_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, name: str, values: dict[str, Any], body: dict[str, Any]
 ) -> None:
-    toml = Toml(tmp_path_factory.getbasetemp() / "jobs.toml")
+    # In a folder of its own: lying above those of all tests, the file would be found by each that has none.
+    folder = tmp_path_factory.getbasetemp() / "roundtrip"
+    folder.mkdir(exist_ok=True)
+    toml = Toml(folder / "jobs.toml")
     text = tomli_w.dumps({"jobs": {name: {key: written(value) for key, value in (values | body).items()}}})
     assert toml.read(text).jobs == {name: made(toml.path, name, values, body)}
