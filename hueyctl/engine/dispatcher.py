@@ -208,6 +208,11 @@ class Dispatcher:
         self._claimable = True
         self._wake()
 
+    def look_again(self) -> None:
+        """Try to claim, though nothing has said that there is anything."""
+        self._claimable = True
+        self._wake()
+
     def stop(self, timeout: float) -> bool:
         """Settle what has ended, give back what hasn't, and end; False where the store didn't take it in time."""
         with self._lock:

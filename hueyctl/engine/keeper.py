@@ -79,6 +79,7 @@ class Keeper(Periodic):
         super().__init__("Keeper", open_store=open_store, pause_s=pause_s, ended=ended)
         self._worker, self._place, self._project, self._log = worker, place, project, log
         self._watch = BeatWatch(pause_s)
+        self.has_looked = False  # once at least: what the dead had left is back in the queue
         self._maintenance: HeldLock | None = None
         self._orphans: Iterator[Tidied] = iter(())  # a search under way, over many turns
         self._orphans_at = time.monotonic()
@@ -115,7 +116,8 @@ class Keeper(Periodic):
                 with suppress(OSError):
                     self._place.progress(run.id, run.attempt).unlink()  # its guard would have, at the attempt's end
                 self._log.warning(f"{run.job} {run.id[:8]} attempt {run.attempt} was lost with it; now {run.state}")
-        if changed or dead:
+        first, self.has_looked = not self.has_looked, True
+        if changed or dead or first:  # a burst waits for the first look
             ring(self._place.bell, b"work")
         self._clear_locks({worker.id for worker in workers} - dead.keys())
 

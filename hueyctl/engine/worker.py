@@ -120,6 +120,7 @@ class _Worker:
         self._queues = options.queues if options.queues is not None else project.worker.queues
         self._definitions = Definitions(project, self._environ)
         self._leaving = False
+        self._looked_after_rescue = False
         self._replaced = False  # the store's file, by another
 
     @property
@@ -344,8 +345,14 @@ class _Worker:
 
     def idle(self) -> None:
         """There is nothing to do."""
-        if self._options.burst:
+        if not self._options.burst or not self._keeper.has_looked:
+            return
+        if self._looked_after_rescue:
             self._mailbox.post("idle")
+        else:
+            # What was claimed last may have been before the dead workers' runs were given back.
+            self._looked_after_rescue = True
+            self._dispatcher.look_again()
 
     def someone_died(self) -> None:
         """A worker's processes are gone."""

@@ -118,6 +118,7 @@ def test_a_run_that_kills_its_worker_each_time_fails_and_harms_no_other(project:
     while project.run(deadly)["state"] != "failed":
         worker = project.start("--burst", "-c", "1")
         codes.append(worker.ended())
+        eventually(lambda: not project.processes(), what="its guard is gone, and the run can be given back")
         assert len(codes) <= 4, project.history(deadly)
     project.burst()
     failed = project.run(deadly)
