@@ -74,14 +74,7 @@ def test_all_that_is_wrong_is_said_at_once(project: Project) -> None:
 
 @pytest.mark.parametrize(
     "key",
-    [
-        'lock = "disk"',
-        "max_concurrent = 1",
-        'rate_limit = "10/1m"',
-        'unique = "job"',
-        'on_failure = "a"',
-        'on_success = "a"',
-    ],
+    ['on_failure = "a"', 'on_success = "a"'],
 )
 def test_a_key_whose_behaviour_is_not_built_yet_is_an_error_that_says_so(project: Project, key: str) -> None:
     project.write(f'[jobs.a]\ncommand = ["true"]\n{key}\n')
@@ -93,12 +86,7 @@ def test_a_key_whose_behaviour_is_not_built_yet_is_an_error_that_says_so(project
 
 @pytest.mark.parametrize(
     "table",
-    [
-        '[schedules.a]\nevery = "15s"',
-        '[pipelines.p]\nsteps = ["a"]',
-        "[queues.q]\nconcurrency = 1",
-        '[hueyctl]\nstore = "postgresql://localhost/x"',
-    ],
+    ['[pipelines.p]\nsteps = ["a"]', '[hueyctl]\nstore = "postgresql://localhost/x"'],
 )
 def test_a_table_whose_behaviour_is_not_built_yet_is_an_error_that_says_so(project: Project, table: str) -> None:
     project.write(f'[jobs.a]\ncommand = ["true"]\n{table}\n')

@@ -27,6 +27,7 @@ def example(project: Project) -> Project:
 def test_three_commands_are_all_that_a_user_needs(example: Project) -> None:
     with example.worker() as worker:
         follower = example.popen("events", "--follow")
+        eventually(lambda: len(list(example.store.with_name("bell").iterdir())) == 2)  # the worker listens, and it
         run = example.enqueue("fetch", "--priority", "10")
         example.reaches(run, "succeeded")
         assert (example.dir / "build" / "page.html").read_text() == (example.dir / "examples" / "page.html").read_text()
