@@ -50,7 +50,8 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run as it is handed to the store. `due_at` None: at once. `expires_s` counts from when it is due.
 
     `unique_key` and `lock_key` are for limits; a run whose `given_id` is true was named by the caller (`--id`), and
-    meeting one of the same id, job and parameters means that one.
+    meeting one of the same id, job and parameters means that one. With `steps` it is a pipeline's run: `job` is the
+    pipeline's name, and no worker ever claims it.
     """
 
     id: str
@@ -66,6 +67,15 @@ class NewRun(msgspec.Struct, frozen=True, kw_only=True):
     trigger: Trigger = "manual"
     schedule: str | None = None
     slot: datetime | None = None
+    steps: tuple[NewStep, ...] = ()
+
+
+class NewStep(msgspec.Struct, frozen=True):
+    """A step of a new pipeline run: its own run, and the positions in `NewRun.steps` (all of them earlier) of the steps
+    that it waits for and gets the results of, in that order. Without any it starts with the pipeline."""
+
+    run: NewRun
+    after: tuple[int, ...] = ()
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,8 +85,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     against the worker's definition. `revoking`: a revoke was asked of a running run, and takes effect at its end;
     `killing`: and its attempt is to be stopped. `gate`: what a queued run waits for before it can be claimed (the
     runs of its schedule, as `schedule:NAME`, or its lock, as `lock:KEY`). `lock_key`: at most one run of a key runs at
-    a time. `crash_limit` and `on_worker_lost` are the claiming worker's, kept so
-    that a rescuer needs no definition.
+    a time. A step of a pipeline has the id of the pipeline's run and its `position` among the steps, from 0.
+    `crash_limit` and `on_worker_lost` are the claiming worker's, kept so that a rescuer needs no definition.
     """
 
     n: int
@@ -93,6 +103,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     schedule: str | None = None
     scheduled_at: datetime | None = None
     pipeline: str | None = None
+    position: int | None = None
     worker: str | None = None
     token: str | None = None
     enqueued_at: datetime

@@ -12,7 +12,7 @@ from hueyctl.errors import Refused
 from hueyctl.failpoints import failpoint
 from hueyctl.model.event import EventType
 from hueyctl.model.run import TERMINAL, NewRun, Run, RunState
-from hueyctl.storage import gates
+from hueyctl.storage import ends, gates
 from hueyctl.storage.database import Database, Unstorable
 from hueyctl.storage.log import INSERT_EVENT, Log
 from hueyctl.storage.rows import (
@@ -87,7 +87,7 @@ def revoke_one(database: Database, run: Run, *, kill: bool, now: datetime, log: 
         revoked = msgspec.structs.replace(run, state=RunState.REVOKED, finished_at=now, reason=reason)
         log.move(run.queue, run.job, run.state, RunState.REVOKED)
         log.run(revoked, EventType.REVOKED, RunState.REVOKED, {"reason": reason})
-        gates.open_next(database, run.schedule, log)
+        ends.ended(database, revoked, log)
         gates.open_lock(database, run.lock_key, log)
         return Revocation(revoked, "revoked")
     if not kill:

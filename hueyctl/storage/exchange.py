@@ -22,11 +22,11 @@ from hueyctl.model.event import EventType
 from hueyctl.model.outcome import Raised, describe
 from hueyctl.model.run import MESSAGE_VERSION, Run, RunState
 from hueyctl.model.transition import Change, Settlement, settle
-from hueyctl.storage import gates
+from hueyctl.storage import ends, gates
 from hueyctl.storage.database import Database, Unstorable
 from hueyctl.storage.limits import Limits
 from hueyctl.storage.log import Log
-from hueyctl.storage.rows import RUN_COLUMNS, SUBJECT, Row, instant, maybe_micros, micros, run_from, to_json
+from hueyctl.storage.rows import RUN_COLUMNS, SUBJECT, Row, instant, maybe_micros, micros, run_from
 from hueyctl.storage.store import Claim, Exchange, Want
 
 # So many runs become due, expire or are held at once; the rest in the next transaction: others want to write too.
@@ -60,7 +60,7 @@ UPDATE runs SET state = 'queued' WHERE n IN (
 """
 
 EXPIRING: Final = f"""
-SELECT {SUBJECT}, state, lock_key FROM runs
+SELECT {RUN_COLUMNS} FROM runs
 WHERE expires_at <= ? AND expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'held')
 ORDER BY expires_at LIMIT {BATCH}
 """
@@ -149,23 +149,34 @@ def apply(database: Database, run: Run, change: Change, log: Log) -> None:
     log.move(run.queue, run.job, run.state, change.state)
     log.drafts(run, change.events)
     gates.let_go(database, run.n, run.lock_key, log)
-    if ended:
-        gates.open_next(database, run.schedule, log)
+    if ended and (run.schedule is not None or run.pipeline is not None):
+        over = msgspec.structs.replace(
+            run,
+            state=change.state,
+            finished_at=change.finished_at,
+            exit_code=change.exit_code,
+            error=change.error,
+            reason=change.reason,
+            result=change.result,
+            result_error=change.result_error,
+        )
+        ends.ended(database, over, log)
 
 
 def expire(database: Database, log: Log) -> int:
     """End what is past its `expires_at` and never started, at most `BATCH` runs; how many they were."""
-    rows = database.all(EXPIRING, log.time)
+    runs = [run_from(row) for row in database.all(EXPIRING, log.time)]
     reason = "expired: it was not started in time"
-    data = to_json({"reason": reason})
-    database.many(EXPIRE, [(log.time, reason, row[0]) for row in rows])
-    for *subject, state, _ in rows:
-        log.row(subject, EventType.EXPIRED, RunState(state), RunState.EXPIRED, data)
-    for schedule in {schedule for *_, schedule, _, _, _, _ in rows}:
-        gates.open_next(database, schedule, log)
-    for lock_key in {lock_key for *_, lock_key in rows}:
+    data = {"reason": reason}
+    database.many(EXPIRE, [(log.time, reason, run.n) for run in runs])
+    for run in runs:
+        log.move(run.queue, run.job, run.state, RunState.EXPIRED)
+        over = msgspec.structs.replace(run, state=RunState.EXPIRED, finished_at=instant(log.time), reason=reason)
+        log.run(over, EventType.EXPIRED, RunState.EXPIRED, data)
+        ends.ended(database, over, log)
+    for lock_key in {run.lock_key for run in runs}:
         gates.open_lock(database, lock_key, log)
-    return len(rows)
+    return len(runs)
 
 
 def _exchange(

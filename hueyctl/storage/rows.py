@@ -24,7 +24,7 @@ UNREADABLE: Final = Message(v=0)
 RUN_COLUMNS: Final = (
     "n, id, job, state, queue, priority, message, attempt, retries_left, losses, trigger, schedule, slot, pipeline, "
     "worker, token, enqueued_at, due_at, expires_at, started_at, finished_at, revoking, killing, crash_limit, "
-    "on_worker_lost, exit_code, error, reason, result, result_error, gate, lock_key"
+    "on_worker_lost, exit_code, error, reason, result, result_error, gate, lock_key, position"
 )
 # What an event needs of its run; see `log.Log.row`.
 SUBJECT: Final = "n, id, queue, job, attempt, schedule, slot, pipeline"
@@ -89,7 +89,7 @@ def run_from(row: Row) -> Run:
     """The run of a row of `RUN_COLUMNS`. Twice in each run's life: its conversions are written out."""
     (n, id, job, state, queue, priority, message, attempt, retries_left, losses, trigger, schedule, slot) = row[:13]
     (pipeline, worker, token, enqueued_at, due_at, expires_at, started_at, finished_at, revoking, killing) = row[13:23]
-    (crash_limit, on_worker_lost, exit_code, error, reason, result, result_error, gate, lock_key) = row[23:]
+    (crash_limit, on_worker_lost, exit_code, error, reason, result, result_error, gate, lock_key, position) = row[23:]
     return Run(
         n=n,
         id=id,
@@ -105,6 +105,7 @@ def run_from(row: Row) -> Run:
         schedule=schedule,
         scheduled_at=None if slot is None else EPOCH + MICROSECOND * slot,
         pipeline=pipeline,
+        position=position,
         worker=worker,
         token=token,
         enqueued_at=EPOCH + MICROSECOND * enqueued_at,
