@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from hueyctl.config import declared
 from hueyctl.config.keys import read
@@ -26,9 +26,10 @@ from hueyctl.config.reading import (
     text,
     timezone,
 )
-from hueyctl.model.command import alone, placeholders
+from hueyctl.model.command import alone, filled, placeholders
 from hueyctl.model.definition import Job, Param, Pipeline, Schedule, Step
 from hueyctl.model.params import checked
+from hueyctl.model.pipeline import taken
 from hueyctl.model.wording import did_you_mean, quoted, shown
 
 Jobs = Mapping[str, Job | None]
@@ -91,7 +92,9 @@ def check_hooks(at: At, raw: Mapping[str, Any], jobs: Jobs) -> None:
 def read_pipelines(at: At, raw: Mapping[str, Any], jobs: Jobs) -> dict[str, Pipeline | None]:
     """The pipelines of the file; None for one that is wrong, which has been reported."""
     found: dict[str, Pipeline | None] = {}
-    for key, place, values in named(at / "pipelines", raw.get("pipelines", {})):
+    tables = list(named(at / "pipelines", raw.get("pipelines", {})))
+    names = [key for key, _, _ in tables]
+    for key, place, values in tables:
         count = len(at.problems)
         if key in jobs:
             place.wrong("there is a job of this name; jobs and pipelines share their names")
@@ -99,23 +102,31 @@ def read_pipelines(at: At, raw: Mapping[str, Any], jobs: Jobs) -> dict[str, Pipe
             place.wrong('"last" means the newest run; choose another name')
         given = read(place, values, PIPELINE)
         params = {param.name: param for param in given.get("params", ())}
-        given["steps"] = _steps(place / "steps", values.get("steps"), jobs, params)
+        given["steps"] = _steps(place / "steps", values.get("steps"), _Known(jobs, names, params))
         found[key] = Pipeline(name=key, **given) if len(at.problems) == count else None
     return found
 
 
-def _steps(at: At, value: object, jobs: Jobs, params: Mapping[str, Param]) -> tuple[Any, ...]:
+class _Known(NamedTuple):
+    """What the steps of a pipeline may name: jobs, and the pipeline's own parameters; and the pipelines, to say no."""
+
+    jobs: Jobs
+    pipelines: Collection[str]
+    params: Mapping[str, Param]
+
+
+def _steps(at: At, value: object, known: _Known) -> tuple[Any, ...]:
     """Steps in a line; in each list within, the other way round: side by side in a line, in a line side by side."""
     if not isinstance(value, list) or not value:
         at.wrong(f"expected a list of one or more steps, got {'none' if not value else shown(value)}")
         return ()
     return tuple(
-        _steps(at[index], item, jobs, params) if isinstance(item, list) else _step(at[index], item, jobs, params)
+        _steps(at[index], item, known) if isinstance(item, list) else _step(at[index], item, known)
         for index, item in enumerate(value)
     )
 
 
-def _step(at: At, value: object, jobs: Jobs, params: Mapping[str, Param]) -> Step | None:
+def _step(at: At, value: object, known: _Known) -> Step | None:
     if not isinstance(value, str | dict):
         at.wrong(f'expected a job\'s name, {{ job = "…", params = … }} or a list of steps, got {shown(value)}')
         return None
@@ -124,9 +135,11 @@ def _step(at: At, value: object, jobs: Jobs, params: Mapping[str, Param]) -> Ste
         if not isinstance(value, dict) or "job" not in value:
             at.wrong("a step needs its job")
         return None
-    place = at if isinstance(value, str) else at / "job"
-    if _check_known(place, "job", given["job"], jobs) and (job := jobs[given["job"]]):
-        _check_params(at / "params", given.get("params", {}), job.params, params)
+    place, target = at if isinstance(value, str) else at / "job", given["job"]
+    if target in known.pipelines and target not in known.jobs:
+        place.wrong(f"{quoted(target)} is a pipeline; a step is a job, or a list of steps")
+    elif _check_known(place, "job", target, known.jobs) and (job := known.jobs[target]):
+        _check_params(at / "params", given.get("params", {}), job.params, known.params)
     return Step(**given)
 
 
@@ -226,11 +239,11 @@ def _check_params(
         param = by_name.get(key)
         if param is None:
             (at / key).wrong(f"there is no such parameter{did_you_mean(key, by_name)}")
-        elif pipeline is not None and isinstance(value, str) and placeholders([value]):
+        elif pipeline is not None and taken(value):
             _check_handed_on(at / key, value, param, pipeline)
         else:
             try:
-                checked(param, value)
+                checked(param, filled(value, {}) if pipeline is not None and isinstance(value, str) else value)
             except ValueError as exc:
                 (at / key).wrong(str(exc))
     for param in by_name.values():
@@ -238,12 +251,38 @@ def _check_params(
             (at / param.name).wrong("this parameter is required")
 
 
-def _check_handed_on(at: At, value: str, param: Param, pipeline: Mapping[str, Param]) -> None:
-    for found in sorted(placeholders([value])):
-        source = pipeline.get(found)
-        if source is None:
-            at.wrong(f"the pipeline has no parameter {quoted(found)}{did_you_mean(found, pipeline)}")
-        elif alone(value) and source.type != param.type:
-            at.wrong(f"expected a parameter of type {param.type}, and {{{found}}} is of type {source.type}")
-        elif not alone(value) and (param.type != "string" or source.type == "array"):
-            at.wrong(f"{{{found}}} inside text makes text: expected a value of type {param.type}")
+def _check_handed_on(at: At, value: Any, param: Param, pipeline: Mapping[str, Param]) -> None:
+    """Check a value that takes parameters of the pipeline: that they are there, and of the type that is expected."""
+    unknown = [found for found in sorted(taken(value)) if found not in pipeline]
+    for found in unknown:
+        at.wrong(f"the pipeline has no parameter {quoted(found)}{did_you_mean(found, pipeline)}")
+    if unknown:
+        return
+    arrays = sorted(
+        found for text in _inside(value) for found in placeholders([text]) if pipeline[found].type == "array"
+    )
+    for found in arrays:
+        at.wrong(f"{{{found}}} inside text makes text, and is of type array")
+    if not isinstance(value, str):
+        if param.type != "array":
+            at.wrong(f"expected a value of type {param.type}, got a list")
+        return
+    whole = alone(value)
+    source = pipeline[whole] if whole else None
+    if source is None:
+        if param.type != "string" and not arrays:
+            at.wrong(f"{{{min(taken(value))}}} inside text makes text: expected a value of type {param.type}")
+    elif source.type != param.type and (source.type, param.type) != ("integer", "number"):
+        at.wrong(f"expected a parameter of type {param.type}, and {value} is of type {source.type}")
+    elif param.required and not source.required and source.default is None:
+        at.wrong(f"this parameter is required, and {value} may be absent: make it required, or give it a default")
+
+
+def _inside(value: Any) -> Iterable[str]:
+    """The texts in a value that are more than one placeholder alone."""
+    match value:
+        case str() if alone(value) is None:
+            yield value
+        case list():
+            for item in value:
+                yield from _inside(item)

@@ -117,6 +117,10 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     params: tuple[Param, ...] = ()
     description: str = ""
 
+    def param(self, name: str) -> Param | None:
+        """The declared parameter of that name, or None."""
+        return next((param for param in self.params if param.name == name), None)
+
 
 class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     """A recurring rule for a job or pipeline; exactly one of `cron`, `every` and `at` is set."""

@@ -158,7 +158,7 @@ JOBS = """
 script = "x"
 [jobs.b]
 script = "x"
-params = { mode = { required = true }, n = 1 }
+params = { mode = { required = true }, n = 1, list = [] }
 """
 
 
@@ -204,6 +204,23 @@ WRONG_PIPELINE: list[tuple[str, str]] = [
         "params = { x = 1 }\nsteps = [{ job = 'b', params = { mode = 'm', n = '1{x}' } }]",
         "steps[0].params.n: {x} inside text makes text",
     ),
+    (
+        "params = { x = ['a'] }\nsteps = [{ job = 'b', params = { mode = 'm-{x}' } }]",
+        "steps[0].params.mode: {x} inside text makes text, and is of type array",
+    ),
+    (
+        "params = { x = 'a' }\nsteps = [{ job = 'b', params = { mode = ['{x}'] } }]",
+        "steps[0].params.mode: expected a value of type string, got a list",
+    ),
+    (
+        "steps = [{ job = 'b', params = { mode = 'm', list = ['{x}'] } }]",
+        'steps[0].params.list: the pipeline has no parameter "x"',
+    ),
+    (
+        "params = { x = { type = 'string' } }\nsteps = [{ job = 'b', params = { mode = '{x}' } }]",
+        "steps[0].params.mode: this parameter is required, and {x} may be absent: make it required, or give it a de",
+    ),
+    ("steps = [['a', 'p']]", 'steps[0][1]: "p" is a pipeline; a step is a job, or a list of steps'),
 ]
 
 
@@ -211,6 +228,19 @@ WRONG_PIPELINE: list[tuple[str, str]] = [
 def test_a_wrong_pipeline_is_said_with_its_path(toml: Toml, lines: str, expected: str) -> None:
     problem = toml.problem(f"{JOBS}[pipelines.p]\n{lines}")
     assert problem.startswith(f"pipelines.p.{expected}")
+
+
+@pytest.mark.parametrize(
+    "given", ["'{text}'", "'{{text}}'", "'{text}-{count}'", "'m', n = '{count}'", "'m', list = ['{list}', '{text}', 1]"]
+)
+def test_a_step_takes_what_its_pipeline_has_where_the_types_agree(toml: Toml, given: str) -> None:
+    params = "params = { text = { required = true }, count = 1, list = ['a'] }"
+    assert (
+        "p"
+        in toml.read(
+            f"{JOBS}[pipelines.p]\n{params}\nsteps = [{{ job = 'b', params = {{ mode = {given} }} }}]"
+        ).pipelines
+    )
 
 
 def test_jobs_and_pipelines_share_their_names(toml: Toml) -> None:
