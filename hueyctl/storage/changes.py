@@ -45,7 +45,7 @@ BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE id = ?"
 # The literals are those of the index runs_unique: without them it isn't used.
 LIVE_BY_KEY: Final = f"""
 SELECT {RUN_COLUMNS} FROM runs WHERE unique_key = ?
-    AND unique_key IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'running', 'held')
+    AND unique_key IS NOT NULL AND finished_at IS NULL
 """
 
 REVOKE: Final = "UPDATE runs SET state = 'revoked', finished_at = ?, reason = ? WHERE n = ?"

@@ -48,7 +48,7 @@ WHERE n = ?
 PENDING: Final = """
 SELECT (SELECT min(due_at) FROM runs WHERE state = 'scheduled'),
        (SELECT min(expires_at) FROM runs
-        WHERE expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'held')),
+        WHERE expires_at IS NOT NULL AND finished_at IS NULL AND state <> 'running'),
        EXISTS (SELECT 1 FROM workers WHERE id = ?)
 """
 
@@ -61,7 +61,7 @@ UPDATE runs SET state = 'queued' WHERE n IN (
 
 EXPIRING: Final = f"""
 SELECT {RUN_COLUMNS} FROM runs
-WHERE expires_at <= ? AND expires_at IS NOT NULL AND state IN ('waiting', 'scheduled', 'queued', 'held')
+WHERE expires_at <= ? AND expires_at IS NOT NULL AND finished_at IS NULL AND state <> 'running'
 ORDER BY expires_at LIMIT {BATCH}
 """
 

@@ -81,7 +81,7 @@ def runs(database: Database, where: RunFilter, *, limit: int | None, before: int
             index = _index(state, where)
             of_state = [] if state is None else [f"state = '{state.value}'"]
             if index == "runs_bad":
-                of_state.append("state IN ('failed', 'revoked', 'expired', 'skipped')")
+                of_state.append("finished_at IS NOT NULL AND state <> 'succeeded'")
             sql = f"SELECT {RUN_COLUMNS} FROM runs {f'INDEXED BY {index}' if index else ''}"
             if of_state or conditions:
                 sql += " WHERE " + " AND ".join(of_state + conditions)
