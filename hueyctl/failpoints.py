@@ -29,7 +29,19 @@ from hueyctl.errors import StoreError, UsageError
 
 VARIABLE = "HUEYCTL_FAILPOINTS"
 
-STORE_STEPS = ("accept", "claim", "settle", "retry", "release", "renew", "rescue", "revoke", "prune", "checkpoint")
+STORE_STEPS = (
+    "accept",
+    "claim",
+    "settle",
+    "retry",
+    "release",
+    "fire",
+    "renew",
+    "rescue",
+    "revoke",
+    "prune",
+    "checkpoint",
+)
 GUARD_STEPS = ("start", "exit")
 POINTS = tuple(f"{step}.{side}" for step in (*STORE_STEPS, *GUARD_STEPS) for side in ("before", "after"))
 

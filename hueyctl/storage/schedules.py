@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from hueyctl.failpoints import failpoint
 from hueyctl.model.event import EventType
 from hueyctl.model.run import RunState
 from hueyctl.storage import changes, gates
@@ -92,6 +93,9 @@ def fire(database: Database, firings: Sequence[Firing], *, now: datetime) -> lis
                 reason = firing.reason or "it was paused before it could be fired"
                 firing = msgspec.structs.replace(firing, run=None, reason=reason)
             fired.append(_decide(database, firing, f"schedule {firing.schedule}", now))
+        decided = [each for each in fired if each.outcome not in {"foreign", "past"}]
+        failpoint("fire.before", decided)
+    failpoint("fire.after", decided)
     return fired
 
 

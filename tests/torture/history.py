@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -62,7 +63,8 @@ class History:
     `marks` are in the order in which they were written. `deaths`: for each worker's id, how often something was done
     to its processes that can cost it what it runs (kills, failing disks, stalls longer than a lease).
     `never_started`: runs whose revocation was confirmed before any worker was there. `pruned`: the states whose runs
-    may be gone, since the retention was short.
+    may be gone, since the retention was short. `periods_ms`: the schedules, each a grid from 1970 on, of which every
+    slot after `watched_from` up to `watched_until` was to be decided.
     """
 
     accepted: list[str] = field(default_factory=list)
@@ -74,6 +76,9 @@ class History:
     concurrency: int = 1
     never_started: list[str] = field(default_factory=list)
     pruned: frozenset[str] = frozenset()
+    periods_ms: Mapping[str, int] = field(default_factory=dict)
+    watched_from: datetime | None = None
+    watched_until: datetime | None = None
 
 
 @dataclass
@@ -188,6 +193,9 @@ def _accepted_end(history: History, told: Mapping[str, Told]) -> Iterator[str]:
             continue
         if state not in TERMINAL:
             yield f"A: {id} was accepted and is {state or 'not there'}"
+    for run in history.runs:
+        if run["schedule"] is not None and run["state"] not in TERMINAL:
+            yield f"A: {run['id']} was enqueued by schedule {run['schedule']} and is {run['state']}"
 
 
 def _states_agree(history: History, told: Mapping[str, Told]) -> Iterator[str]:
@@ -244,8 +252,40 @@ def _revoked_never_ran(history: History, told: Mapping[str, Told]) -> Iterator[s
 
 
 def _slots_once(history: History) -> Iterator[str]:
+    """Each slot is a run, or is recorded as missed or skipped: one of them, once, and not before its time."""
     slots = Counter((run["schedule"], run["scheduled_at"]) for run in history.runs if run["scheduled_at"] is not None)
     yield from (f"C: slot {at} of {schedule} has {count} runs" for (schedule, at), count in slots.items() if count > 1)
+    decided: dict[str, dict[datetime, list[str]]] = defaultdict(lambda: defaultdict(list))
+    seen = set()
+    for event in history.events:
+        run, schedule = event["run"], event["schedule"]
+        if event["slot"] is None or run in seen:
+            continue
+        if run is not None:
+            seen.add(run)
+        slot = datetime.fromisoformat(event["slot"])
+        decided[schedule][slot].append(event["type"] if run is None else f"run {run}")
+        if datetime.fromisoformat(event["time"]) < slot:
+            yield f"C: slot {slot} of {schedule} was decided at {event['time']}, before its time"
+    for schedule, each in decided.items():
+        for slot, outcomes in each.items():
+            if len(outcomes) > 1:
+                yield f"C: slot {slot} of {schedule} was decided {len(outcomes)} times: {', '.join(outcomes)}"
+            if schedule not in history.periods_ms or _grid(slot, history.periods_ms[schedule]) != slot:
+                yield f"C: {slot} is no slot of {schedule}"
+    for schedule, period_ms in history.periods_ms.items():
+        assert history.watched_from is not None
+        assert history.watched_until is not None
+        slot, period = _grid(history.watched_from, period_ms), timedelta(milliseconds=period_ms)
+        while (slot := slot + period) <= history.watched_until:
+            if slot not in decided[schedule]:
+                yield f"C: slot {slot} of {schedule} was neither fired nor recorded"
+
+
+def _grid(at: datetime, period_ms: int) -> datetime:
+    """The last instant up to `at` of a grid that begins with 1970."""
+    zero = datetime(1970, 1, 1, tzinfo=UTC)
+    return at - (at - zero) % timedelta(milliseconds=period_ms)
 
 
 def _losses_have_causes(history: History, told: Mapping[str, Told]) -> Iterator[str]:

@@ -1,8 +1,8 @@
 """One round of torture: real processes, all at it at once, of which some die, fail or stall at one chosen point.
 
-A round has two enqueuers, one who revokes and retries, two workers (a third comes later, with a job that only it
-defines) and a reaper who kills workers and starts others. When the storm is over, workers without failpoints finish
-what is left, and what was seen from outside becomes a `history.History`.
+A round has two enqueuers, one who revokes and retries, three schedules, two workers (a third comes later, with a job
+that only it defines) and a reaper who kills workers and starts others. When the storm is over, workers without
+failpoints finish what is left, and what was seen from outside becomes a `history.History`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,30 @@ params = {{ seconds = 0 }}
 python = "body:slow"
 params = {{ seconds = 0.1 }}
 on_worker_lost = "fail"
+
+# Late slots, of which a storm makes many, are all caught up with, recorded as missed, or all but the last are.
+[schedules.steady]
+job = "quick"
+every = "500ms"
+overlap = "allow"
+grace = 0
+catch_up = "all"
+
+[schedules.skipping]
+job = "slow"
+every = "400ms"
+overlap = "skip"
+grace = 0
+catch_up = "none"
+
+[schedules.lining]
+job = "flaky"
+every = "900ms"
+overlap = "queue"
+grace = 0
+catch_up = "latest"
 """
+PERIODS_MS = {"steady": 500, "skipping": 400, "lining": 900}
 # Only the worker that comes later, and the last one, define this: until then its runs are held.
 LATER = """
 [jobs.later]
@@ -204,6 +228,7 @@ class _Storm:
         (folder / "body.py").write_text(BODY)
 
     def play(self) -> Round:
+        self._define_schedules()
         self._revoke_before_anyone_works()
         first = [self._line("slow")] * 3 + [self._line("later")] * 2 + [self._line("flaky", failures=9)] * 3
         self._enqueue_lines(first)
@@ -222,6 +247,11 @@ class _Storm:
         return Round(self.plan, self.history, self.fired, self.kills, self._left())
 
     # -- those who ask ----------------------------------------------------------------------------------------------
+
+    def _define_schedules(self) -> None:
+        """Let a worker come and go: from then on each slot is to be decided."""
+        self._start_worker("--burst", failing=False).process.wait(60)
+        self.history.periods_ms, self.history.watched_from = PERIODS_MS, datetime.now(UTC)
 
     def _revoke_before_anyone_works(self) -> None:
         ids = self._enqueue_lines([self._line("slow"), self._line("quick")])
@@ -346,7 +376,7 @@ class _Storm:
                     running[at] = self._start_worker()
             if third_at and now >= third_at:
                 third_at = 0.0
-                running.append(self._start_worker("--file", "all.toml"))
+                running.append(self._start_worker(file="all.toml"))
             if kill and now >= kill_at:
                 # Once; or, where every point is to be come to, until there was something to rescue.
                 kill, kill_at = self.harmless and self._aims_at("rescue"), now + 3.0
@@ -355,7 +385,7 @@ class _Storm:
                 self._kill(running[0])
             time.sleep(0.02)
 
-    def _start_worker(self, *words: str, failing: bool = True) -> _Worker:
+    def _start_worker(self, *words: str, file: str = "jobs.toml", failing: bool = True) -> _Worker:
         env = self.env
         spec = self._spec(*{point.partition(".")[0] for point in self.plan.points} - set(CLIENT_STEPS))
         # Not for ever, or nothing would get done; and at least one worker is to see what another one leaves.
@@ -368,7 +398,7 @@ class _Storm:
         log = self.folder / f"worker-{len(self.workers) + 1}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "hueyctl", *words[:2], "worker", "start", *words[2:]],
+                [sys.executable, "-m", "hueyctl", "--file", file, "worker", "start", *words],
                 cwd=self.folder,
                 env=env,
                 stdin=subprocess.DEVNULL,
@@ -416,7 +446,8 @@ class _Storm:
         """Let a worker without failpoints do what is left."""
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            worker = self._start_worker("--file", "all.toml", "--burst", failing=False)
+            self.history.watched_until = datetime.now(UTC)
+            worker = self._start_worker("--burst", file="all.toml", failing=False)
             try:
                 worker.process.wait(max(1.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:

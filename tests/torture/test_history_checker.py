@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
 from history import History, Limits, Mark, check, extra_executions, marks_from
 
 # A run that failed once and then succeeded; one that was lost with its worker; one that was revoked before it began;
-# one that was revoked while it ran; one that was held, failed, and was retried; and one that nobody was told of.
+# one that was revoked while it ran; one that was held, failed, and was retried; one that nobody was told of; and one
+# that a schedule made, of which the next slot was skipped and the one after it missed.
 TOLD = """
     flaky enqueued queued - ; flaky executing running 1 w1 ; flaky error scheduled 1 w1 ; flaky retrying scheduled 1 w1
     lost scheduled scheduled - ; lost enqueued queued - ; lost executing running 1 w1
@@ -23,31 +25,40 @@ TOLD = """
     held error failed 1 w2 ; held failed failed 1 w2 ; held retried queued 1 ; held executing running 2 w2
     held released queued 2 w2 ; held executing running 3 w2 ; held complete succeeded 3 w2
     unsaid enqueued queued - ; unsaid expired expired -
+    slot enqueued queued - ; slot executing running 1 w2 ; slot complete succeeded 1 w2
+    @02:30:01 skipped - - ; @02:30:02 missed - -
     """
 MARKED = """start lost 1, start flaky 1, tick lost 1, end flaky 1, start flaky 2, end flaky 2, start lost 2, end lost 2,
-    start killed 1, start held 1, end held 1, start held 3, end held 3"""
+    start killed 1, start held 1, end held 1, start held 3, end held 3,
+    start slot 1, end slot 1"""
 JOBS = {"flaky": "flaky", "held": "held"}
+DAY = "2026-03-01"
+SLOTS = {"slot": f"{DAY}T02:30:00Z"}
 
 
 def event(seq: int, text: str) -> dict[str, Any]:
     run, type, state, attempt, *worker = text.split()
+    slot = f"{DAY}T{run[1:]}Z" if run.startswith("@") else SLOTS.get(run)
     return {
         "seq": seq,
+        "time": f"{DAY}T02:30:03.5Z",
         "type": type,
-        "state": state,
-        "run": run,
+        "state": None if state == "-" else state,
+        "run": None if run.startswith("@") else run,
         "job": JOBS.get(run, "plain"),
         "attempt": None if attempt == "-" else int(attempt),
         "worker": worker[0] if worker else None,
+        "schedule": "pulse" if slot else None,
+        "slot": slot,
     }
 
 
 def true_history() -> History:
     texts = [text for line in TOLD.strip().splitlines() for text in line.split(";")]
     events = [event(seq, text) for seq, text in enumerate(texts, 1)]
-    last = {each["run"]: each for each in events}
+    last = {each["run"]: each for each in events if each["run"]}
     runs = [
-        {"id": id, "state": each["state"], "attempt": each["attempt"], "schedule": None, "scheduled_at": None}
+        {"id": id, "scheduled_at": each["slot"]} | {key: each[key] for key in ("state", "attempt", "schedule")}
         for id, each in last.items()
     ]
     return History(
@@ -59,7 +70,14 @@ def true_history() -> History:
         deaths={"w1": 1},
         concurrency=2,
         never_started=["never"],
+        periods_ms={"pulse": 1000},
+        watched_from=at("02:29:59.5"),
+        watched_until=at("02:30:02.5"),
     )
+
+
+def at(time: str) -> datetime:
+    return datetime.fromisoformat(f"{DAY}T{time}Z")
 
 
 def find(history: History, text: str) -> dict[str, Any]:
@@ -123,11 +141,6 @@ def both(*lies: Callable[[History], None]) -> Callable[[History], None]:
     return tell
 
 
-def slots_twice(history: History) -> None:
-    for run in history.runs[:2]:
-        run.update(schedule="nightly", scheduled_at="2026-03-01T02:30:00Z")  # type: ignore[attr-defined]
-
-
 FALSE: dict[str, tuple[str, Callable[[History], None]]] = {
     "an accepted run is gone": ("A: flaky was accepted and is not there", gone("flaky")),
     "an accepted run never ends": (
@@ -159,7 +172,34 @@ FALSE: dict[str, tuple[str, Callable[[History], None]]] = {
         both(unmark("start held 1"), unmark("end held 1")),
     ),
     "what was given back unstarted ran": ("B: held: attempt 2 was given back unstarted", mark(-3, "start held 2")),
-    "a slot was fired twice": ("C: slot 2026-03-01T02:30:00Z of nightly has 2 runs", slots_twice),
+    "a slot has two runs": (
+        "C: slot 2026-03-01T02:30:00Z of pulse has 2 runs",
+        both(*(end_as(run, schedule="pulse", scheduled_at=SLOTS["slot"]) for run in ("slot", "unsaid"))),
+    ),
+    "a slot was fired twice, and one of its runs is gone": (
+        "C: slot 2026-03-01 02:30:00+00:00 of pulse was decided 2 times: run unsaid, run slot",
+        change("unsaid enqueued queued -", schedule="pulse", slot=SLOTS["slot"]),
+    ),
+    "a slot was fired and missed": (
+        "C: slot 2026-03-01 02:30:00+00:00 of pulse was decided 2 times: run slot, missed",
+        change("@02:30:02 missed - -", slot=SLOTS["slot"]),
+    ),
+    "a slot was forgotten": (
+        "C: slot 2026-03-01 02:30:02+00:00 of pulse was neither fired nor recorded",
+        drop("@02:30:02 missed - -"),
+    ),
+    "a slot was decided before its time": (
+        "C: slot 2026-03-01 02:30:02+00:00 of pulse was decided at 2026-03-01T02:30:01.9Z",
+        change("@02:30:02 missed - -", time=f"{DAY}T02:30:01.9Z"),
+    ),
+    "a slot lies beside its schedule": (
+        "C: 2026-03-01 02:30:02.500000+00:00 is no slot of pulse",
+        change("@02:30:02 missed - -", slot=f"{DAY}T02:30:02.5Z"),
+    ),
+    "the run of a slot never ends": (
+        "A: slot was enqueued by schedule pulse and is running",
+        both(drop("slot complete succeeded 1 w2"), end_as("slot", state="running")),
+    ),
     "a run failed too often": ("D: it failed 1 times and goes on, with 0 retries", limit(limits={})),
     "a run crashed too often": (
         "D: it was lost 1 times and goes on, with a crash_limit of 1",
@@ -192,7 +232,7 @@ FALSE: dict[str, tuple[str, Callable[[History], None]]] = {
     "the other half": ("E: no such event was to come next", drop("held error failed 1 w2")),
     "a late end that counts": ("E: a stale end changed", change("lost stale succeeded 2 w2", state="failed")),
     "a run that is there twice": ("E: flaky is there 2 times", lambda history: history.runs.append(history.runs[0])),
-    "a run that only its events know": ("E: unsaid has events", lambda history: history.runs.pop()),
+    "a run that only its events know": ("E: unsaid has events", lambda history: history.runs.pop(-2)),
     "a run without events": (
         "E: unsaid is expired",
         both(drop("unsaid enqueued queued -"), drop("unsaid expired expired -")),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from history import check
-from storm import HARMLESS, Plan, play
+from history import History, check
+from run import Sums
+from storm import HARMLESS, Plan, Round, play
 
 from hueyctl.failpoints import POINTS
 
@@ -24,11 +26,18 @@ def test_every_failpoint_is_come_to_by_a_round(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "points",
     [
-        {"accept.after": "kill@1", "claim.after": "kill@4", "exit.before": "kill@9", "rescue.after": "kill@1"},
+        {
+            "accept.after": "kill@1",
+            "claim.after": "kill@4",
+            "exit.before": "kill@9",
+            "rescue.after": "kill@1",
+            "fire.before": "kill@3",
+        },
         {
             "accept.before": "error@1",
             "settle.before": "error@3",
             "start.after": "error@4",
+            "fire.after": "error@5",
             "renew.after": "stall:0.5@1",
         },
     ],
@@ -40,3 +49,22 @@ def test_promises_are_kept_when_steps_go_wrong(tmp_path: Path, points: dict[str,
     assert played.left == []
     assert len(played.history.accepted) > 5
     assert played.fired
+
+
+def test_a_torture_in_which_an_action_never_fired_fails() -> None:
+    sums = Sums([("claim.after", "kill"), ("claim.after", "stall")])
+    played = Round(Plan({"claim.after": "kill@3"}, seed=1), History(), fired=Counter({"claim.after": 2}))
+    assert sums.add(played) == []
+    assert sums.silent() == [("claim.after", "stall")]
+    assert sums.exit_code() == 1
+    assert sums.told().endswith("NEVER FIRED: claim.after=stall")
+    sums.add(Round(Plan({"claim.after": "stall:0.3%0.5:1"}, seed=2), History(), fired=Counter({"claim.after": 1})))
+    assert (sums.silent(), sums.exit_code()) == ([], 0)
+
+
+def test_a_torture_in_which_a_promise_was_broken_fails() -> None:
+    sums = Sums([("claim.after", "kill")])
+    history = History(accepted=["gone"])
+    played = Round(Plan({"claim.after": "kill@3"}, seed=1), history, fired=Counter({"claim.after": 1}))
+    assert sums.add(played) == ["A: gone was accepted and is not there"]
+    assert sums.exit_code() == 1
