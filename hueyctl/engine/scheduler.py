@@ -11,7 +11,7 @@ Promises:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby, islice
 
@@ -24,7 +24,7 @@ from hueyctl.model.instant import iso
 from hueyctl.model.order import run_of
 from hueyctl.model.run import NewRun, Trigger
 from hueyctl.model.schedule import FireTimes, definition_hash, rule_hash
-from hueyctl.storage.store import Fired, Firing, ScheduleDefinition, Store
+from hueyctl.storage.store import Fired, Firing, PausedTime, ScheduleDefinition, Store
 
 # So many slots of a schedule are decided in one transaction; runs are claimed and settled in between.
 CHUNK = 200
@@ -45,12 +45,24 @@ class _Entry:
         self.definition = definition_hash(schedule)
         self.cursor = cursor
         self.next = self.times.after(cursor)
+        self.paused: Sequence[PausedTime] = ()
         self.oldest_caught_up: datetime | None = None  # of the slots that are late now, where all are to be fired
         self.foreign = False  # the store has another definition of it, and that was said
 
-    def advance(self, slot: datetime) -> None:
-        self.cursor = slot
-        self.next = self.times.after(slot)
+    def due(self, after: datetime, now: datetime) -> Iterator[datetime]:
+        """The slots after `after` up to `now` but for those of a pause, which nobody misses."""
+        for pause in self.paused:
+            if after < pause.since:
+                yield from self.times.between(after, min(pause.since - timedelta.resolution, now))
+            if pause.until is None:
+                return
+            after = max(after, pause.until - timedelta.resolution)
+        yield from self.times.between(after, now)
+
+    def advance(self, cursor: datetime) -> None:
+        """All up to `cursor` is decided."""
+        self.cursor = cursor
+        self.next = self.times.after(cursor)
 
 
 class Scheduler:
@@ -97,12 +109,15 @@ class Scheduler:
         self.next_at = min((entry.next for entry in self._entries if entry.next is not None), default=None)
 
     def _decide(self, store: Store, entry: _Entry, now: datetime) -> bool:
-        slots = list(islice(entry.times.between(entry.cursor, now), CHUNK + 1))
-        newest = slots[-1] if len(slots) <= CHUNK else None  # None: there are more behind this chunk
+        entry.paused = store.paused_times(entry.schedule.name)
+        slots = list(islice(entry.due(entry.cursor, now), CHUNK + 1))
+        newest = slots[-1] if 0 < len(slots) <= CHUNK else None  # None: there are more behind this chunk
         firings = [self._firing(entry, slot, slot == newest, now) for slot in slots[:CHUNK]]
-        fired = store.fire(firings, now=now)
-        entry.advance(firings[-1].slot)
-        if newest is not None:
+        fired = store.fire(firings, now=now) if firings else []
+        if len(slots) > CHUNK:
+            entry.advance(firings[-1].slot)
+        else:
+            entry.advance(now)
             entry.oldest_caught_up = None
         self._report(entry, fired)
         return any(each.outcome == "fired" for each in fired)
@@ -138,7 +153,7 @@ class Scheduler:
         if entry.oldest_caught_up is None:
             # A slot right at the window's edge is within it, as it is above.
             since = max(entry.cursor, now - schedule.catch_up_window - timedelta.resolution)
-            last = deque(entry.times.between(since, now), maxlen=schedule.catch_up_max)
+            last = deque(entry.due(since, now), maxlen=schedule.catch_up_max)
             entry.oldest_caught_up = last[0] if last else now
         return None if slot >= entry.oldest_caught_up else f"{said}, with more than catch_up_max slots after it"
 

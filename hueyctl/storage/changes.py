@@ -50,6 +50,16 @@ SELECT {RUN_COLUMNS} FROM runs WHERE unique_key = ?
 
 REVOKE: Final = "UPDATE runs SET state = 'revoked', finished_at = ?, reason = ? WHERE n = ?"
 
+# A switch that is set again has been set since the first time.
+PAUSE: Final = """
+INSERT INTO pauses (kind, name, note, by, at) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET note = excluded.note, by = excluded.by
+"""
+PAUSED_TIME: Final = """
+INSERT INTO paused_times (schedule, since, until) VALUES (?1, ?2, ?3)
+ON CONFLICT DO UPDATE SET until = max(until, ?3)
+"""
+
 RETRY: Final = """
 UPDATE runs SET state = 'queued', gate = NULL, retries_left = NULL, losses = 0, due_at = ?1,
     expires_at = ?1 + expires_us, started_at = NULL, finished_at = NULL, worker = NULL, exit_code = NULL, error = NULL,
@@ -143,8 +153,7 @@ def pause(database: Database, pauses: Sequence[Pause]) -> None:
     with database.write(durable=True):
         for switch in pauses:
             at = micros(switch.at)
-            sql = "INSERT OR REPLACE INTO pauses (kind, name, note, by, at) VALUES (?, ?, ?, ?, ?)"
-            database.run(sql, switch.kind, switch.name, switch.note, switch.by, at)
+            database.run(PAUSE, switch.kind, switch.name, switch.note, switch.by, at)
             log = Log(at, switch.by)
             _log_switch(log, EventType.PAUSED, switch.kind, switch.name, switch.note)
             log.write(database)
@@ -154,15 +163,13 @@ def resume(database: Database, kind: str, name: str, *, by: str, now: datetime) 
     """`Store.resume`."""
     log = Log(micros(now), by)
     with database.write(durable=True):
-        was_set = database.run("DELETE FROM pauses WHERE kind = ? AND name = ?", kind, name) > 0
-        if was_set:
+        switch = database.one("DELETE FROM pauses WHERE kind = ? AND name = ? RETURNING at", kind, name)
+        if switch is not None:
             _log_switch(log, EventType.RESUMED, kind, name, None)
             log.write(database)
             if kind in ("all", "schedule"):
-                # The slots of a pause are not missed: its schedules go on from now.
-                sql = "UPDATE schedules SET last_slot = max(last_slot, ?) WHERE name = ? OR ? = 'all'"
-                database.run(sql, log.time, name, kind)
-    return was_set
+                database.run(PAUSED_TIME, name, switch[0], log.time)
+    return switch is not None
 
 
 def _accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetime) -> list[Accepted]:

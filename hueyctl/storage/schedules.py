@@ -18,8 +18,8 @@ from hueyctl.model.run import RunState
 from hueyctl.storage import changes, gates
 from hueyctl.storage.database import Database
 from hueyctl.storage.log import Log
-from hueyctl.storage.rows import RUN_COLUMNS, instant, micros, run_from, utf8
-from hueyctl.storage.store import DecidedSlot, Fired, Firing, ScheduleDefinition, ScheduleState
+from hueyctl.storage.rows import RUN_COLUMNS, instant, maybe_instant, micros, run_from, utf8
+from hueyctl.storage.store import DecidedSlot, Fired, Firing, PausedTime, ScheduleDefinition, ScheduleState
 
 STATE: Final = "SELECT definition, last_slot FROM schedules WHERE name = ?"
 ENTER: Final = "INSERT INTO schedules (name, rule, definition, last_slot, changed_at) VALUES (?, ?, ?, ?, ?)"
@@ -27,6 +27,10 @@ REDEFINE: Final = "UPDATE schedules SET rule = ?, last_slot = max(last_slot, ?),
 REACHED: Final = "UPDATE schedules SET last_slot = ? WHERE name = ?"
 DECIDED: Final = "INSERT OR REPLACE INTO slots (schedule, slot, outcome, run, reason, at) VALUES (?, ?, ?, ?, ?, ?)"
 FIRED: Final = "SELECT run FROM slots WHERE schedule = ? AND slot = ? AND outcome = 'fired'"
+PAUSED: Final = """
+SELECT since, until FROM paused_times WHERE schedule IN (?1, '') UNION ALL
+SELECT at, NULL FROM pauses WHERE kind = 'all' OR (kind = 'schedule' AND name = ?1) ORDER BY 1
+"""
 LAST: Final = "SELECT slot, outcome, run, reason FROM slots WHERE schedule = ? ORDER BY slot DESC LIMIT ?"
 
 # Those under way come before those that wait for them: null is the least gate. finished_at is null as long as a run is
@@ -71,7 +75,6 @@ def fire(database: Database, firings: Sequence[Firing], *, now: datetime) -> lis
     """`Store.fire`."""
     fired = []
     with database.write(durable=True):
-        paused = _paused(database)
         for firing in firings:
             slot = micros(firing.slot)
             row = database.one(STATE, firing.schedule)
@@ -85,11 +88,11 @@ def fire(database: Database, firings: Sequence[Firing], *, now: datetime) -> lis
             if before := database.one(FIRED, firing.schedule, slot):
                 fired.append(Fired(firing, "past", before[0]))  # by a backfill, while no worker was there
                 continue
-            since = min((paused[name] for name in (None, firing.schedule) if name in paused), default=None)
-            if since is not None and since <= slot:
+            paused = database.all(PAUSED, firing.schedule)
+            if any(since <= slot and (until is None or slot < until) for since, until in paused):
                 fired.append(Fired(firing, "paused"))  # the pause is in the log; its slots are not missed
                 continue
-            if since is not None:  # of before the pause, and nothing is fired in one
+            if any(until is None for _, until in paused):  # of before the pause, and nothing is fired in one
                 reason = firing.reason or "it was paused before it could be fired"
                 firing = msgspec.structs.replace(firing, run=None, reason=reason)
             fired.append(_decide(database, firing, f"schedule {firing.schedule}", now))
@@ -115,10 +118,9 @@ def last_slots(database: Database, schedule: str, *, limit: int) -> list[Decided
     return [DecidedSlot(instant(slot), outcome, run, reason) for slot, outcome, run, reason in rows]
 
 
-def _paused(database: Database) -> dict[str | None, int]:
-    """The schedules that are paused, and since when; None among them: all are."""
-    rows = database.all("SELECT kind, name, at FROM pauses WHERE kind IN ('all', 'schedule')")
-    return {None if kind == "all" else name: at for kind, name, at in rows}
+def paused_times(database: Database, schedule: str) -> list[PausedTime]:
+    """`Store.paused_times`."""
+    return [PausedTime(instant(since), maybe_instant(until)) for since, until in database.all(PAUSED, schedule)]
 
 
 def _decide(database: Database, firing: Firing, by: str, now: datetime) -> Fired:

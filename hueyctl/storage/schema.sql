@@ -147,6 +147,15 @@ CREATE TABLE pauses (
     PRIMARY KEY (kind, name)
 ) STRICT, WITHOUT ROWID;
 
+-- When schedules were paused (an empty name is all of them), up to before `until`: a slot of that time is not missed,
+-- whenever a worker comes to it. Kept as long as events are.
+CREATE TABLE paused_times (
+    schedule TEXT    NOT NULL,
+    since    INTEGER NOT NULL,
+    until    INTEGER NOT NULL,
+    PRIMARY KEY (schedule, since)
+) STRICT, WITHOUT ROWID;
+
 -- Who holds a lock key. A row lives as long as the attempt that holds it.
 CREATE TABLE gates (
     key   TEXT    PRIMARY KEY,

@@ -25,6 +25,7 @@ from hueyctl.storage.store import (
     Line,
     LockHolder,
     Pause,
+    PausedTime,
     Pruned,
     Retried,
     Revocation,
@@ -104,6 +105,9 @@ class SqliteStore:
 
     def last_slots(self, schedule: str, *, limit: int) -> list[DecidedSlot]:
         return schedules.last_slots(self.database, schedule, limit=limit)
+
+    def paused_times(self, schedule: str) -> list[PausedTime]:
+        return schedules.paused_times(self.database, schedule)
 
     def schedule_states(self) -> list[ScheduleState]:
         return schedules.states(self.database)

@@ -202,6 +202,13 @@ class DecidedSlot(msgspec.Struct, frozen=True):
     reason: str | None
 
 
+class PausedTime(msgspec.Struct, frozen=True):
+    """A time in which a schedule was paused: from `since` to before `until`; None: it still is."""
+
+    since: datetime
+    until: datetime | None
+
+
 class LockHolder(msgspec.Struct, frozen=True):
     """Who holds a lock: the id of the run, and since when its attempt does."""
 
@@ -251,7 +258,7 @@ class Store(Protocol):
         """Bring ended runs (not succeeded ones) back: same id, retries and losses afresh, due now."""
 
     def pause(self, pauses: Sequence[Pause]) -> None:
-        """Set these switches (setting one again replaces its note), with an event each."""
+        """Set these switches, with an event each. Set again, one has another note, and counts from the first time."""
 
     def resume(self, kind: str, name: str, *, by: str, now: datetime) -> bool:
         """Unset a switch; False where it wasn't set."""
@@ -271,6 +278,10 @@ class Store(Protocol):
 
     def last_slots(self, schedule: str, *, limit: int) -> list[DecidedSlot]:
         """The newest slots of a schedule that were decided, the newest first; kept as long as events are."""
+
+    def paused_times(self, schedule: str) -> list[PausedTime]:
+        """When a schedule was paused, alone or with all, and is, by `since`; kept as long as events are. They may
+        overlap."""
 
     def schedule_states(self) -> list[ScheduleState]:
         """Every schedule that was ever defined, by name."""

@@ -56,6 +56,10 @@ PRUNE_SLOTS: Final = """
 DELETE FROM slots WHERE (schedule, slot) IN (SELECT schedule, slot FROM slots WHERE at < ? ORDER BY at LIMIT ?)
 """
 
+# What lies before a pause that is as old as this is too old to be told as missed: it goes on behind it.
+PRUNE_PAUSED: Final = "DELETE FROM paused_times WHERE until < ? RETURNING until, schedule"
+GO_ON: Final = "UPDATE schedules SET last_slot = max(last_slot, ?1) WHERE name = ?2 OR ?2 = ''"
+
 ENDED_BADLY: Final = ("failed", "revoked", "expired", "skipped")
 
 
@@ -104,6 +108,8 @@ def prune(database: Database, retention: Retention, *, now: datetime, limit: int
                 ids += [row[0] for row in database.all(PRUNE_RUNS, state, before, limit - len(ids))]
         events, more = _prune_events(database, micros(now), _before(now, retention.events), limit)
         database.run(PRUNE_SLOTS, _before(now, retention.events), limit)
+        for until, schedule in database.all(PRUNE_PAUSED, _before(now, retention.events)):
+            database.run(GO_ON, until, schedule)
         failpoint("prune.before", ids or events)
     failpoint("prune.after", ids or events)
     return Pruned(tuple(ids), more=more or len(ids) == limit, events=events)

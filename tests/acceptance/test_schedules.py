@@ -186,6 +186,31 @@ def test_a_pause_survives_a_restart_and_its_slots_are_not_missed(project: Projec
     assert types == ["paused", "resumed"]
 
 
+def test_what_was_missed_before_a_pause_is_told_by_the_next_worker_and_its_own_slots_are_not(project: Project) -> None:
+    """Paused and resumed, twice, while no worker was there."""
+    beat(project, "250ms", overlap='"allow"', catch_up='"none"', grace='"0s"')
+    downtime(project, 1)
+    for scope in (["--schedule", "beat"], []):
+        project.cli("pause", *scope)
+        paused = datetime.now(UTC)
+        eventually(lambda since=paused: datetime.now(UTC) > since + timedelta(seconds=0.6), what="slots of the pause")
+        project.cli("resume", *scope)
+    resumed = datetime.now(UTC)
+    last = slots(project)[-1]
+    eventually(lambda: datetime.now(UTC) > resumed + timedelta(seconds=1.5), what="slots after the pause")
+    project.burst()
+    switches = [time_of(event["time"]) for event in project.events("--type", "paused,resumed")]
+    assert len(switches) == 4
+    told = [time_of(event["slot"]) for event in decided(project, "missed")] + slots(project)
+    step = timedelta(milliseconds=250)
+    grid = [last + n * step for n in range(1, 200) if last + n * step <= max(told)]
+    in_pause = [slot for slot in grid if switches[0] <= slot < switches[1] or switches[2] <= slot < switches[3]]
+    assert in_pause
+    assert sorted(slot for slot in told if slot > last) == [slot for slot in grid if slot not in in_pause]
+    assert [event for event in decided(project, "missed") if time_of(event["slot"]) < switches[0]]
+    assert [event for event in decided(project, "missed") if time_of(event["slot"]) > switches[3]]
+
+
 def test_a_changed_expression_starts_from_now_after_a_reload(project: Project) -> None:
     beat(project, overlap='"allow"', catch_up='"all"')
     with project.worker() as worker:

@@ -221,7 +221,7 @@ def test_the_slots_of_a_pause_neither_fire_nor_count_as_missed(scheduled: Store,
     scheduled.pause([pause])
     assert fire(scheduled, START + MINUTE).outcome == "paused"
     scheduled.resume(kind, name, by="me", now=START + 5 * MINUTE)
-    assert fire(scheduled, START + 4 * MINUTE).outcome == "past"
+    assert fire(scheduled, START + 4 * MINUTE).outcome == "paused"
     assert fire(scheduled, START + 6 * MINUTE).outcome == "fired"
     assert scheduled.events(EventFilter(types=("missed", "skipped")), after=0, limit=10) == []
 
@@ -293,6 +293,67 @@ def test_a_slot_of_before_the_pause_is_missed_and_not_fired_in_it(scheduled: Sto
     assert (before.outcome, before.reason) == ("missed", "it was paused before it could be fired")
     assert after.outcome == "paused"
     assert states(scheduled) == []
+
+
+def paused(store: Store, kind: str, since: int, until: int | None = None) -> None:
+    """Pause the schedule, or all, at a minute, and resume it at another."""
+    name = "s" if kind == "schedule" else ""
+    at = START + since * MINUTE
+    store.pause([Pause(kind=kind, name=name, note=None, by="me", at=at)])  # type: ignore[arg-type]
+    if until is not None:
+        assert store.resume(kind, name, by="me", now=START + until * MINUTE)
+
+
+def outcomes(store: Store, slots: range, now: int) -> dict[str, list[int]]:
+    """What becomes of the slots of these minutes, decided at another."""
+    firings = [firing(START + n * MINUTE, overlap="allow") for n in slots]
+    found: dict[str, list[int]] = {}
+    for n, fired in zip(slots, store.fire(firings, now=START + now * MINUTE), strict=True):
+        found.setdefault(fired.outcome, []).append(n)
+    return found
+
+
+def test_slots_on_both_sides_of_a_pause_that_is_over_are_as_if_it_had_not_been(scheduled: Store) -> None:
+    """A slot right at its beginning is of the pause, one right at its end is not."""
+    paused(scheduled, "schedule", 3, 5)
+    assert outcomes(scheduled, range(1, 8), 8) == {"fired": [1, 2, 5, 6, 7], "paused": [3, 4]}
+
+
+def test_every_pause_of_a_row_counts_the_own_and_that_of_all_overlapping_or_not(scheduled: Store) -> None:
+    scheduled.pause([Pause(kind="schedule", name="other", note=None, by="me", at=START)])
+    scheduled.pause([Pause(kind="job", name="tick", note=None, by="me", at=START)])
+    scheduled.pause([Pause(kind="schedule", name="s", note=None, by="me", at=START + 2 * MINUTE)])
+    paused(scheduled, "all", 3, 6)  # all of it resumed, the schedule itself stays paused
+    scheduled.resume("schedule", "s", by="me", now=START + 5 * MINUTE)
+    paused(scheduled, "schedule", 8, 9)
+    paused(scheduled, "all", 11)
+    assert outcomes(scheduled, range(1, 13), 13) == {"missed": [1, 6, 7, 9, 10], "paused": [2, 3, 4, 5, 8, 11, 12]}
+    assert [(time.since - START, time.until and time.until - START) for time in scheduled.paused_times("s")] == [
+        (2 * MINUTE, 5 * MINUTE), (3 * MINUTE, 6 * MINUTE), (8 * MINUTE, 9 * MINUTE), (11 * MINUTE, None)
+    ]  # fmt: skip
+
+
+def test_who_pauses_twice_has_paused_since_the_first_time(scheduled: Store) -> None:
+    paused(scheduled, "schedule", 2)
+    again = Pause(kind="schedule", name="s", note="why", by="you", at=START + 4 * MINUTE)
+    scheduled.pause([again])
+    assert scheduled.pauses() == [msgspec.structs.replace(again, at=START + 2 * MINUTE)]
+    scheduled.resume("schedule", "s", by="me", now=START + 5 * MINUTE)
+    assert outcomes(scheduled, range(1, 7), 7) == {"fired": [1, 5, 6], "paused": [2, 3, 4]}
+
+
+def test_a_pause_is_known_as_long_as_events_are_and_then_its_schedules_go_on_behind_it(scheduled: Store) -> None:
+    scheduled.define_schedules({"t": ScheduleDefinition("r1", "d1")}, now=START)
+    paused(scheduled, "schedule", 3, 5)
+    keep = Retention(events=timedelta(days=1))
+    scheduled.prune(keep, now=START + timedelta(days=1) + 4 * MINUTE)
+    assert len(scheduled.paused_times("s")) == 1
+    scheduled.prune(keep, now=START + timedelta(days=1) + 6 * MINUTE)
+    assert scheduled.paused_times("s") == []
+    assert [state.last_slot - START for state in scheduled.schedule_states()] == [5 * MINUTE, timedelta(0)]
+    paused(scheduled, "all", 7, 8)
+    scheduled.prune(keep, now=START + timedelta(days=2))
+    assert [state.last_slot - START for state in scheduled.schedule_states()] == [8 * MINUTE, 8 * MINUTE]
 
 
 def test_the_last_slots_tell_what_became_of_them_the_newest_first(scheduled: Store) -> None:

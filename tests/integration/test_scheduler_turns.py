@@ -232,6 +232,48 @@ def test_slots_of_a_pause_that_no_worker_saw_are_not_missed_either(play: Play) -
     assert play.events("missed") == []
 
 
+def test_what_was_missed_before_a_pause_is_recorded_after_it_whoever_was_there(play: Play) -> None:
+    play.worker(every(10 * MINUTE))
+    play.store.pause([Pause(kind="schedule", name="s", note=None, by="me", at=START + 25 * MINUTE)])
+    play.store.resume("schedule", "s", by="me", now=START + 45 * MINUTE)
+    play.wakes(play.worker(every(10 * MINUTE)), START + 55 * MINUTE)
+    assert play.fired() == [("12:50:00", "catch_up")]
+    late = ", and catch_up is for the latest slot alone"
+    assert play.events("missed") == [("12:10:00", f"it was 45m late{late}"), ("12:20:00", f"it was 35m late{late}")]
+
+
+def test_the_latest_of_what_was_missed_is_not_one_of_a_pause(play: Play) -> None:
+    """Longer than a chunk of slots, too: what comes behind doesn't make those before it any older."""
+    play.worker(every(MINUTE, catch_up_window=DAY))
+    play.store.pause([Pause(kind="all", name="", note=None, by="me", at=START + 3 * MINUTE)])
+    until = START + (3 * CHUNK) * MINUTE
+    play.store.resume("all", "", by="me", now=until)
+    play.wakes(play.worker(every(MINUTE, catch_up_window=DAY)), until - SECOND)
+    assert play.fired() == [("12:02:00", "catch_up")]
+    assert [slot for slot, _ in play.events("missed")] == ["12:01:00"]
+
+
+def test_no_more_than_catch_up_max_of_all_but_the_slots_of_a_pause(play: Play) -> None:
+    schedule = every(10 * MINUTE, catch_up="all", catch_up_max=3, catch_up_window=DAY)
+    play.worker(schedule)
+    play.store.pause([Pause(kind="schedule", name="s", note=None, by="me", at=START + 35 * MINUTE)])
+    play.store.resume("schedule", "s", by="me", now=START + 55 * MINUTE)
+    play.wakes(play.worker(schedule), START + 65 * MINUTE)
+    assert [slot for slot, _ in play.fired()] == ["12:20:00", "12:30:00", "13:00:00"]
+    assert [slot for slot, _ in play.events("missed")] == ["12:10:00"]
+
+
+def test_in_a_pause_what_was_missed_before_it_is_recorded_and_not_caught_up_with(play: Play) -> None:
+    play.worker(every(10 * MINUTE))
+    play.store.pause([Pause(kind="schedule", name="s", note=None, by="me", at=START + 25 * MINUTE)])
+    worker = play.worker(every(10 * MINUTE))
+    play.wakes(worker, START + 35 * MINUTE)
+    assert play.fired() == []
+    assert [slot for slot, _ in play.events("missed")] == ["12:10:00", "12:20:00"]
+    assert play.events("missed")[-1][1] == "it was paused before it could be fired"
+    assert worker.next_at == START + 40 * MINUTE
+
+
 def test_a_changed_rule_starts_from_now_and_a_changed_policy_where_it_was(play: Play) -> None:
     play.worker(every(10 * MINUTE))
     play.now = START + 25 * MINUTE
