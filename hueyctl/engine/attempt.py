@@ -256,6 +256,7 @@ class Attempt:
             verdict=verdict,
             outcome=self._masked(outcome),
             ended_at=datetime.now(UTC),
+            claimed=self.run,
         )
 
     def _masked(self, outcome: AnyOutcome) -> AnyOutcome:
@@ -286,6 +287,7 @@ def not_taken(claim: Claim) -> Settlement:
         verdict=Release(started=False),
         outcome=Stopped("interrupted"),
         ended_at=datetime.now(UTC),
+        claimed=claim.run,
     )
 
 
@@ -299,6 +301,7 @@ def given_back(attempt: Attempt) -> Settlement:
         verdict=Release(started=True),
         outcome=Stopped("interrupted"),
         ended_at=datetime.now(UTC),
+        claimed=attempt.run,
     )
 
 
@@ -310,6 +313,7 @@ def lost(attempt: Attempt, cause: str) -> Settlement:
         verdict=Final(),
         outcome=Lost(cause),
         ended_at=datetime.now(UTC),
+        claimed=attempt.run,
     )
 
 

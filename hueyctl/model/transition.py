@@ -44,13 +44,17 @@ Verdict = Done | Retry | Final | Release
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """How the attempt claimed under `token` ended; given exactly once per claim."""
+    """How the attempt claimed under `token` ended; given exactly once per claim.
+
+    `claimed` is the run as the claim gave it: a store that finds its token in force and no revoke needn't read it again.
+    """
 
     n: int
     token: str
     verdict: Verdict
     outcome: AnyOutcome
     ended_at: datetime
+    claimed: Run | None = None
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,10 +38,11 @@ UNDER_TOKEN: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE n = ? AND token = ? 
 BY_NUMBER: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE n = ?"
 
 # The end of an attempt, whatever it is. A run that waits again has no worker; one that has ended keeps its last.
+# Fenced: what the change was made from must still hold.
 CHANGE: Final = """
 UPDATE runs SET state = ?, retries_left = ?, losses = ?, due_at = ?, expires_at = ?, finished_at = ?, exit_code = ?,
     error = ?, reason = ?, result = ?, result_error = ?, worker = ?, token = NULL, revoking = 0, killing = 0
-WHERE n = ?
+WHERE n = ? AND token = ? AND revoking = ?
 """
 
 # What waits for a time, and whether the worker is (still) known: one that has been rescued gets nothing.
@@ -127,10 +128,11 @@ def exchange(
     return msgspec.structs.replace(again, claims=claims, stale=done.stale, opened=opened)
 
 
-def apply(database: Database, run: Run, change: Change, log: Log) -> None:
-    """Write what a transition made of a run, and its events into the log."""
+def apply(database: Database, run: Run, change: Change, log: Log) -> bool:
+    """Write what a transition made of a running run, and its events into the log; False, and nothing was written, where
+    the run has another token by now, or was asked to be revoked."""
     ended = change.finished_at is not None
-    database.run(
+    written = database.run(
         CHANGE,
         change.state.value,
         change.retries_left,
@@ -145,7 +147,11 @@ def apply(database: Database, run: Run, change: Change, log: Log) -> None:
         change.result_error,
         run.worker if ended else None,
         run.n,
+        run.token,
+        run.revoking,
     )
+    if not written:
+        return False
     log.move(run.queue, run.job, run.state, change.state)
     log.drafts(run, change.events)
     gates.let_go(database, run.n, run.lock_key, log)
@@ -161,6 +167,7 @@ def apply(database: Database, run: Run, change: Change, log: Log) -> None:
             result_error=change.result_error,
         )
         ends.ended(database, over, log)
+    return True
 
 
 def expire(database: Database, log: Log) -> int:
@@ -221,6 +228,9 @@ def _exchange(
 def _settle(database: Database, settlements: Iterable[Settlement], now: datetime, log: Log) -> list[Settlement]:
     stale = []
     for settlement in settlements:
+        claimed = settlement.claimed
+        if claimed is not None and apply(database, claimed, settle(claimed, settlement, now), log):
+            continue
         row = database.one(UNDER_TOKEN, settlement.n, settlement.token)
         if row is None:
             stale.append(settlement)
