@@ -29,6 +29,11 @@ def laid_out(steps: Sequence[Any]) -> list[PlacedStep]:
     return placed
 
 
+def nested(after: Sequence[tuple[int, ...]]) -> tuple[Any, ...]:
+    """The inverse of `laid_out`: by what each step is after, their positions, nested as steps are in a definition."""
+    return _line_of(after, 0, len(after))
+
+
 def step_params(step: Step, params: Mapping[str, Any]) -> dict[str, Any]:
     """What a step is given where its pipeline runs with `params`: `{name}` in text is the pipeline's parameter.
 
@@ -75,3 +80,39 @@ def _lay_line(elements: Sequence[Any], before: tuple[int, ...], placed: list[Pla
 
 def _as_line(branch: Any) -> Sequence[Any]:
     return (branch,) if isinstance(branch, Step) else branch
+
+
+def _line_of(after: Sequence[tuple[int, ...]], begin: int, end: int) -> tuple[Any, ...]:
+    """The steps from `begin` to before `end`, which are a line."""
+    line: list[Any] = []
+    while begin < end:
+        cut = _end_of_element(after, begin, end)
+        line.append(begin if cut == begin + 1 else _branches_of(after, begin, cut))
+        begin = cut
+    return tuple(line)
+
+
+def _end_of_element(after: Sequence[tuple[int, ...]], begin: int, end: int) -> int:
+    """Where the first element of a line ends: before the first step that is after all that it ends with, and behind
+    the last one that begins with it."""
+    last_first = max(position for position in range(begin, end) if after[position] == after[begin])
+    ends: set[int] = set()
+    for position in range(begin, end):
+        if position > last_first and ends == set(after[position]):
+            return position
+        ends = ends.difference(after[position]) | {position}
+    return end
+
+
+def _branches_of(after: Sequence[tuple[int, ...]], begin: int, end: int) -> tuple[Any, ...]:
+    """The steps from `begin` to before `end`, which run side by side."""
+    branches: list[Any] = []
+    reached = end
+    for position in reversed(range(begin, end)):
+        if after[position] != after[begin]:
+            reached = min(reached, *after[position])
+        elif position <= reached:  # nothing behind it is after anything before it
+            line = _line_of(after, position, end)
+            branches.append(line if len(line) > 1 else line[0])
+            end = reached = position
+    return tuple(reversed(branches))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from hueyctl.errors import NotFound, UsageError
 from hueyctl.model.definition import Job, Param, Pipeline, Project, Schedule, ScriptBody, Step
 from hueyctl.model.order import Order, new_ids, new_run, run_of
-from hueyctl.model.pipeline import laid_out, step_params
+from hueyctl.model.pipeline import laid_out, nested, step_params
 from hueyctl.model.run import NewRun
 
 A, B, C, D, E, F = (Step(job=name) for name in "abcdef")
@@ -70,9 +71,32 @@ def test_any_nesting_is_a_graph_without_cycles_in_which_exactly_what_stands_befo
         ancestors.append(set(each.after).union(*(ancestors[parent] for parent in each.after)))
         # No edge that another path already makes: what a step gets are the last ones before it, and no others.
         assert not any(other in ancestors[parent] for parent in each.after for other in each.after)
-    pairs, count = before(steps, line=True)
-    assert len(placed) == count
+    pairs, size = before(steps, line=True)
+    assert len(placed) == size
     assert {(first, second) for second, found in enumerate(ancestors) for first in found} == pairs
+
+
+@given(LINES)
+def test_the_nesting_is_found_again_from_what_each_step_is_after(steps: Any) -> None:
+    after = [each.after for each in laid_out(steps)]
+    found = nested(after)
+
+    def with_steps(shape: Any) -> Any:
+        return A if isinstance(shape, int) else tuple(map(with_steps, shape))
+
+    def parts(shape: Any) -> Iterator[Any]:
+        for part in shape:
+            yield part
+            yield from () if isinstance(part, int) else parts(part)
+
+    assert [part for part in parts(found) if isinstance(part, int)] == list(range(len(after)))
+    assert all(isinstance(part, int) or len(part) > 1 for part in parts(found))
+    assert [each.after for each in laid_out(with_steps(found))] == after
+
+
+def test_groups_of_one_are_not_found_again() -> None:
+    after = [each.after for each in laid_out(((((A, B), C), D), (E,), F))]
+    assert nested(after) == ((((0, 1), 2), 3), 4, 5)
 
 
 @pytest.mark.parametrize(
