@@ -1,7 +1,7 @@
 """`make bench`: how fast hueyctl is, as ratios against something known, measured side by side in one run.
 
 Absolute figures say more about a machine than about a program, so each line has a yardstick that was measured in the
-same minute: Huey's own SQLite consumer, bare subprocesses, a one-command Typer program. It takes about two minutes and
+same minute: Huey's own SQLite consumer, bare subprocesses, a one-command Typer program. It takes three minutes and
 asserts nothing; `--quick` takes a tenth of everything.
 """
 
@@ -57,7 +57,7 @@ def main() -> None:
     share = 10 if parser.parse_args().quick else 1
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="hueyctl-bench-") as folder:
-        for measure in (python_runs, commands, latency, enqueue_command, batch):
+        for measure in (python_runs, commands, latency, slots, enqueue_command, batch):
             lines += measure(Bench(Path(folder), share))
             print(f"{lines[-1].what}: {lines[-1].ratio}", file=sys.stderr)
     print(table(lines))
@@ -170,6 +170,24 @@ def latency(bench: Bench) -> list[Line]:
             "<= 5 ms",
         ),
         Line("enqueue to start, idle: 99 of 100", f"{p99:.1f} ms", "", "", "<= 20 ms"),
+    ]
+
+
+def slots(bench: Bench) -> list[Line]:
+    """From the slot of a schedule to the first moments of its command, second after second, and whether that grows."""
+    count = max(9, bench.count(30))
+    script = [sys.executable, HERE / "slots.py", str(BIN / "hueyctl"), str(count)]
+    done = subprocess.run(script, cwd=bench.dir, env=bench.env, text=True, stdout=subprocess.PIPE, check=True)
+    late = [float(line) for line in done.stdout.split()]
+    drift = statistics.median(late[-len(late) // 3 :]) - statistics.median(late[: len(late) // 3])
+    ordered, bare = sorted(late), statistics.median(_date() for _ in range(20))
+    p50, p90, latest = statistics.median(late), ordered[len(late) * 9 // 10], ordered[-1]
+    start = f"{bare:.1f} ms bare start"
+    return [
+        Line("slot to start, idle: median", f"{p50:.1f} ms", start, f"{p50 / bare:.2f} x", ""),
+        Line("slot to start, idle: 9 of 10", f"{p90:.1f} ms", "", f"{p90 / bare:.2f} x", ""),
+        Line("slot to start, idle: drift", f"{drift:+.1f} ms in {count} s", "", "", "none"),
+        Line("slot to start, idle: the latest", f"{latest:.1f} ms", "", f"{latest / bare:.2f} x", "<= 50 ms"),
     ]
 
 
