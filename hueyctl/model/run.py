@@ -122,3 +122,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     result_error: str | None = None
     gate: str | None = None
     lock_key: str | None = None
+
+    @property
+    def is_pipeline(self) -> bool:
+        """Is it a pipeline's own run, which no worker claims?"""
+        return self.pipeline == self.id

@@ -12,7 +12,7 @@ from hueyctl.errors import Refused
 from hueyctl.failpoints import failpoint
 from hueyctl.model.event import EventType
 from hueyctl.model.run import TERMINAL, NewRun, Run, RunState
-from hueyctl.storage import ends, gates
+from hueyctl.storage import ends, gates, pipelines
 from hueyctl.storage.database import Database, Unstorable
 from hueyctl.storage.log import INSERT_EVENT, Log
 from hueyctl.storage.rows import (
@@ -32,13 +32,9 @@ CHUNK: Final = 5_000
 
 INSERT: Final = """
 INSERT INTO runs (n, id, state, job, queue, priority, enqueued_at, due_at, expires_us, expires_at, trigger, schedule,
-    slot, lock_key, unique_key, message)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    slot, pipeline, position, lock_key, unique_key, message)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-
-# The state and the first event of a run that waits for its time, and of one that doesn't.
-SCHEDULED: Final = (RunState.SCHEDULED.value, EventType.SCHEDULED.value)
-QUEUED: Final = (RunState.QUEUED.value, EventType.ENQUEUED.value)
 
 BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE id = ?"
 
@@ -110,11 +106,9 @@ def revoke_one(database: Database, run: Run, *, kill: bool, now: datetime, log: 
 
 def take_in(database: Database, new: NewRun, *, now: datetime, log: Log) -> Run:
     """Accept one run, in the transaction under way."""
-    found = database.one("SELECT seq FROM sqlite_sequence WHERE name = 'runs'")
-    run, message = _made(new, (found[0] if found else 0) + 1, now)
-    row, event = _rows(new, run, message, log.time, log.by or "")
-    log.move(run.queue, run.job, None, run.state)
-    _insert(database, [row], [(*event, _Details().of(run))])
+    intake = _Intake(database, now, log)
+    run = intake.add(new)
+    intake.insert()
     _wait_for_locks(database, [run], log)
     return run
 
@@ -173,37 +167,25 @@ def resume(database: Database, kind: str, name: str, *, by: str, now: datetime) 
 
 
 def _accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetime) -> list[Accepted]:
-    at, by = micros(now), utf8(by)
-    log = Log(at, by)
+    log = Log(micros(now), by)
     accepted: list[Accepted] = []
     with database.write(durable=True):
-        found = database.one("SELECT seq FROM sqlite_sequence WHERE name = 'runs'")
-        n = found[0] if found else 0
+        intake = _Intake(database, now, log)
         # What this batch itself brings counts too where an id or a key is looked up.
         named: dict[str, Run] = {}
         keyed: dict[bytes, Run] = {}
-        rows: list[Row] = []
-        events: list[Row] = []
-        details = _Details()
         for new in runs:
             standing = _standing(database, new, named, keyed)
             if standing is not None:
                 accepted.append(Accepted(standing, existing=True))
                 continue
-            n += 1
-            run, message = _made(new, n, now)
+            run = intake.add(new)
             if new.given_id:
                 named[run.id] = run
             if new.unique_key is not None:
                 keyed[new.unique_key] = run
             accepted.append(Accepted(run))
-            row, event = _rows(new, run, message, at, by)
-            log.move(run.queue, run.job, None, run.state)
-            rows.append(row)
-            events.append((*event, details.of(run)))
-            if len(rows) == CHUNK:
-                _insert(database, rows, events)
-        _insert(database, rows, events)
+        intake.insert()
         _wait_for_locks(database, [each.run for each in accepted if not each.existing], log)
         log.write(database)
         failpoint("accept.before")
@@ -211,20 +193,70 @@ def _accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetim
     return accepted
 
 
-class _Details:
-    """What the first event of a run says of it, as JSON; runs of a batch mostly say the same."""
+class _Intake:
+    """New runs on their way into the store, in the transaction under way: their rows, first events, and edges."""
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, int], str] = {}
+    def __init__(self, database: Database, now: datetime, log: Log) -> None:
+        self._database, self._now, self._log = database, now, log
+        found = database.one("SELECT seq FROM sqlite_sequence WHERE name = 'runs'")
+        self._n = found[0] if found else 0
+        self._rows: list[Row] = []
+        self._events: list[Row] = []
+        self._edges: list[Row] = []
+        self._details: dict[tuple[str, int], str] = {}
 
-    def of(self, run: Run) -> str:
+    def add(self, new: NewRun) -> Run:
+        """Take one in, with its steps where it is a pipeline's; written by `insert`."""
+        if new.steps:
+            return self._add_pipeline(new)
+        run, message = _made(new, self._next(), self._now)
+        self._add(new, run, message)
+        return run
+
+    def insert(self) -> None:
+        """Write what was added."""
+        for sql, rows in ((INSERT, self._rows), (INSERT_EVENT, self._events), (pipelines.ADD_EDGE, self._edges)):
+            self._database.many(sql, rows)
+            rows.clear()
+
+    def _next(self) -> int:
+        self._n += 1
+        return self._n
+
+    def _add(self, new: NewRun, run: Run, message: str) -> None:
+        if not run.is_pipeline:  # which stands in no line
+            self._log.move(run.queue, run.job, None, run.state)
+        row, event = _rows(new, run, message, self._log.time, self._log.by or "")
+        self._rows.append(row)
+        self._events.append((*event, self._detail(run)))
+        if len(self._rows) >= CHUNK:
+            self.insert()
+
+    def _add_pipeline(self, new: NewRun) -> Run:
+        new = msgspec.structs.replace(new, expires_s=None)  # its steps expire
+        whole, message = _made(new, self._next(), self._now)
+        whole = msgspec.structs.replace(whole, state=RunState.WAITING, pipeline=whole.id)
+        self._add(new, whole, message)
+        self._edges += pipelines.edges_of(new, whole.n)
+        for position, step in enumerate(new.steps):
+            own = {"trigger": new.trigger, "schedule": None, "slot": None, "unique_key": None}
+            of_step = msgspec.structs.replace(step.run, **own)
+            run, message = _made(of_step, self._next(), self._now)
+            run = msgspec.structs.replace(run, pipeline=whole.id, position=position)
+            if step.after:
+                run = msgspec.structs.replace(run, state=RunState.WAITING, expires_at=None)
+            self._add(of_step, run, message)
+        return whole
+
+    def _detail(self, run: Run) -> str:
+        """What the first event of a run says of it, as JSON; runs of a batch mostly say the same."""
         if run.state is RunState.SCHEDULED:
             due = run.due_at.isoformat().replace("+00:00", "Z")
             return to_json({"queue": run.queue, "priority": run.priority, "due_at": due})
         key = (run.queue, run.priority)
-        text = self._known.get(key)
+        text = self._details.get(key)
         if text is None:
-            text = self._known[key] = to_json({"queue": run.queue, "priority": run.priority})
+            text = self._details[key] = to_json({"queue": run.queue, "priority": run.priority})
         return text
 
 
@@ -255,13 +287,13 @@ def _rows(new: NewRun, run: Run, message: str, at: int, by: str) -> tuple[Row, R
     """The row of a run, and of its first event but for its data."""
     due = at if new.due_at is None else micros(new.due_at)
     expires_us = None if new.expires_s is None else round(new.expires_s * 1e6)
-    expires_at = None if expires_us is None else due + expires_us
+    expires_at = None if run.expires_at is None or expires_us is None else due + expires_us
     slot = maybe_micros(new.slot)
-    n, id, job, schedule = run.n, run.id, run.job, run.schedule
-    state, event = SCHEDULED if run.state is RunState.SCHEDULED else QUEUED
+    n, id, job, schedule, pipeline, state = run.n, run.id, run.job, run.schedule, run.pipeline, run.state.value
+    event = (EventType.SCHEDULED if run.state is RunState.SCHEDULED else EventType.ENQUEUED).value
     head = (n, id, state, job, run.queue, run.priority, at, due, expires_us, expires_at)
-    tail = (run.trigger, schedule, slot, run.lock_key, new.unique_key, message)
-    return head + tail, (at, event, state, n, id, job, None, None, schedule, slot, None, by)
+    tail = (run.trigger, schedule, slot, pipeline, run.position, run.lock_key, new.unique_key, message)
+    return head + tail, (at, event, state, n, id, job, None, None, schedule, slot, pipeline, by)
 
 
 def _standing(database: Database, new: NewRun, named: dict[str, Run], keyed: dict[bytes, Run]) -> Run | None:
@@ -276,13 +308,6 @@ def _standing(database: Database, new: NewRun, named: dict[str, Run], keyed: dic
     if new.unique_key is not None:
         return keyed.get(new.unique_key) or live_of_key(database, new.unique_key)
     return None
-
-
-def _insert(database: Database, rows: list[Row], events: list[Row]) -> None:
-    database.many(INSERT, rows)
-    database.many(INSERT_EVENT, events)
-    rows.clear()
-    events.clear()
 
 
 def _wait_for_locks(database: Database, runs: Iterable[Run], log: Log) -> None:

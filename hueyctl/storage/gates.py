@@ -25,7 +25,7 @@ CLOSE: Final = "UPDATE runs SET gate = ? WHERE n = ?"
 # runs_gated and runs_of_schedule.
 OPEN: Final = """
 UPDATE runs SET gate = NULL WHERE n = (
-    SELECT n FROM runs WHERE gate = ?1 AND gate IS NOT NULL AND state = 'queued' ORDER BY priority DESC, n LIMIT 1
+    SELECT n FROM runs WHERE gate = ?1 AND gate IS NOT NULL AND finished_at IS NULL ORDER BY priority DESC, n LIMIT 1
 ) AND NOT EXISTS (
     SELECT 1 FROM runs AS other
     WHERE other.schedule = ?2 AND other.schedule IS NOT NULL AND other.finished_at IS NULL AND other.gate IS NULL

@@ -13,7 +13,11 @@ from hueyctl.storage.log import STANDING
 # Three more say as little as three thousand.
 MOST_ERRORS: Final = 10
 COUNTED: Final = "SELECT queue, job, state, count FROM lines WHERE count <> 0"
-STANDING_RUNS: Final = "SELECT queue, job, state, count(*) FROM runs WHERE state IN ({}) GROUP BY queue, job, state"
+# A pipeline's own run stands in no line.
+STANDING_RUNS: Final = """
+SELECT queue, job, state, count(*) FROM runs WHERE state IN ({}) AND (pipeline IS NULL OR position IS NOT NULL)
+GROUP BY queue, job, state
+"""
 
 
 class Layout(msgspec.Struct, frozen=True, kw_only=True):

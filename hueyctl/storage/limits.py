@@ -14,10 +14,11 @@ from hueyctl.storage.database import Database
 from hueyctl.storage.rows import MICROSECOND
 from hueyctl.storage.store import Want
 
-# Those that run are few: as many as all workers have threads.
-RUNNING: Final = (
-    "SELECT queue, job, count(*) FROM runs INDEXED BY runs_running WHERE state = 'running' GROUP BY queue, job"
-)
+# Those that run are few: as many as all workers have threads. What no worker has is a pipeline.
+RUNNING: Final = """
+SELECT queue, job, count(*) FROM runs INDEXED BY runs_running WHERE state = 'running' AND worker > ''
+GROUP BY queue, job
+"""
 
 # A clock that was set back leaves starts in the future: they count as now, or nothing would start until then.
 FUTURE: Final = "UPDATE OR REPLACE starts SET at = ?1 WHERE job = ?2 AND at > ?1 + 60000000"

@@ -33,10 +33,14 @@ SELECT (SELECT count(*) FROM (SELECT 1 FROM runs WHERE state = 'queued' AND gate
             AND queue = ?1 AND job = ?2 AND priority = ?3 AND n < ?4 LIMIT {AHEAD_MAX}))
 """
 
+# The run that somebody asked for: no schedule did, nor a pipeline for its steps.
+LAST: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE schedule IS NULL AND position IS NULL ORDER BY n DESC LIMIT 1"
+
 LINES: Final = """
 SELECT queue, job, state, count FROM lines WHERE count > 0
 UNION ALL
-SELECT queue, job, 'running', count(*) FROM runs INDEXED BY runs_running WHERE state = 'running' GROUP BY queue, job
+SELECT queue, job, 'running', count(*) FROM runs INDEXED BY runs_running WHERE state = 'running' AND worker > ''
+GROUP BY queue, job
 ORDER BY 1, 2, 3
 """
 
@@ -55,7 +59,7 @@ def find(database: Database, prefix: str, *, limit: int) -> list[Run]:
 def newest(database: Database, *, job: str | None) -> Run | None:
     """`Store.newest`."""
     if job is None:
-        return _maybe(database.one(f"SELECT {RUN_COLUMNS} FROM runs WHERE schedule IS NULL ORDER BY n DESC LIMIT 1"))
+        return _maybe(database.one(LAST))
     return _maybe(database.one(f"SELECT {RUN_COLUMNS} FROM runs WHERE job = ? ORDER BY n DESC LIMIT 1", job))
 
 
@@ -66,7 +70,7 @@ def runs(database: Database, where: RunFilter, *, limit: int | None, before: int
     for condition, value in (
         ("job = ?", where.job),
         ("queue = ?", where.queue),
-        ("schedule = ?", where.schedule),
+        ("schedule = ? AND position IS NULL", where.schedule),
         ("enqueued_at >= ?", where.since and micros(where.since)),
         ("enqueued_at < ?", where.until and micros(where.until)),
         ("n < ?", before),
@@ -147,7 +151,7 @@ def ahead_of(database: Database, run: Run) -> int:
 
 def running(database: Database, *, worker: str | None) -> list[Run]:
     """`Store.running`."""
-    sql = f"SELECT {RUN_COLUMNS} FROM runs INDEXED BY runs_running WHERE state = 'running'"
+    sql = f"SELECT {RUN_COLUMNS} FROM runs INDEXED BY runs_running WHERE state = 'running' AND worker > ''"
     if worker is None:
         return _runs(database.all(f"{sql} ORDER BY started_at, n"))
     return _runs(database.all(f"{sql} AND worker = ? ORDER BY started_at, n", worker))

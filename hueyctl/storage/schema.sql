@@ -43,7 +43,8 @@ CREATE TABLE runs (
     trigger        TEXT    NOT NULL DEFAULT 'manual',
     schedule       TEXT,
     slot           INTEGER,
-    -- The id of the pipeline's run that it is a step of, and which of its steps.
+    -- The id of the pipeline's run that it is a step of, and which of its steps; of the pipeline's run its own id, and
+    -- no position.
     pipeline       TEXT,
     position       INTEGER,
     lock_key       TEXT,
@@ -61,8 +62,8 @@ CREATE TABLE runs (
 
 -- Claiming: the head of each line (queue, job) is one seek away, however many runs stand in it.
 CREATE INDEX runs_queued ON runs (queue, job, priority DESC, n) WHERE state = 'queued' AND gate IS NULL;
--- The next in line behind a gate.
-CREATE INDEX runs_gated ON runs (gate, priority DESC, n) WHERE state = 'queued' AND gate IS NOT NULL;
+-- The next in line behind a gate: queued, or a pipeline's run.
+CREATE INDEX runs_gated ON runs (gate, priority DESC, n) WHERE gate IS NOT NULL AND finished_at IS NULL;
 -- The next in each line behind a lock.
 CREATE INDEX runs_locked ON runs (gate, queue, job, priority DESC, n)
     WHERE state = 'queued' AND gate IS NOT NULL AND lock_key IS NOT NULL;
@@ -71,19 +72,21 @@ CREATE INDEX runs_due ON runs (due_at) WHERE state = 'scheduled';
 -- What expires next.
 CREATE INDEX runs_expiring ON runs (expires_at)
     WHERE expires_at IS NOT NULL AND finished_at IS NULL AND state <> 'running';
--- What a worker has: for its requests, and for its rescue.
+-- What a worker has: for its requests, and for its rescue. Nobody has a pipeline's run, which may be running too.
 CREATE INDEX runs_running ON runs (worker) WHERE state = 'running';
 CREATE INDEX runs_held ON runs (queue, job) WHERE state = 'held';
--- Ended runs, by their end: for pruning.
-CREATE INDEX runs_ended ON runs (state, finished_at) WHERE finished_at IS NOT NULL;
+-- Ended runs, by their end: for pruning. Steps go with their pipeline.
+CREATE INDEX runs_ended ON runs (state, finished_at) WHERE finished_at IS NOT NULL AND position IS NULL;
 -- Those that ended badly, by their number (the rowid is every index's last column): few among many, and looked for.
 CREATE INDEX runs_bad ON runs (state) WHERE finished_at IS NOT NULL AND state <> 'succeeded';
 -- The newest of a job, and of a schedule (or of none).
 CREATE INDEX runs_job ON runs (job);
-CREATE INDEX runs_schedule ON runs (schedule);
+CREATE INDEX runs_schedule ON runs (schedule) WHERE position IS NULL;
 -- The live ones of a schedule: whether its runs overlap, however long its history is, and however many wait in line.
 CREATE INDEX runs_of_schedule ON runs (schedule, gate) WHERE schedule IS NOT NULL AND finished_at IS NULL;
+-- The steps of a pipeline, and what of it has not ended.
 CREATE INDEX runs_pipeline ON runs (pipeline, position) WHERE pipeline IS NOT NULL;
+CREATE INDEX runs_going_on ON runs (pipeline, position) WHERE pipeline IS NOT NULL AND finished_at IS NULL;
 -- One live run per unique key, whoever races.
 CREATE UNIQUE INDEX runs_unique ON runs (unique_key) WHERE unique_key IS NOT NULL AND finished_at IS NULL;
 
@@ -195,7 +198,8 @@ CREATE TABLE slots (
 
 CREATE INDEX slots_at ON slots (at);
 
--- Which run waits for which; both by number.
+-- Which step waits for which, both by number, and in which order it is handed their results. The child of a pipeline's
+-- last steps is its own run.
 CREATE TABLE edges (
     child    INTEGER NOT NULL REFERENCES runs (n),
     parent   INTEGER NOT NULL REFERENCES runs (n),

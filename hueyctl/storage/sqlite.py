@@ -9,9 +9,10 @@ from typing import Literal
 
 from hueyctl.model.definition import RateLimit, Retention
 from hueyctl.model.event import Event
+from hueyctl.model.handover import Input
 from hueyctl.model.run import NewRun, Run
 from hueyctl.model.transition import Settlement
-from hueyctl.storage import changes, reading, schedules, upkeep, workers
+from hueyctl.storage import changes, pipelines, reading, schedules, upkeep, workers
 from hueyctl.storage.database import Database
 from hueyctl.storage.exchange import exchange
 from hueyctl.storage.opening import open_database
@@ -32,6 +33,7 @@ from hueyctl.storage.store import (
     RunFilter,
     ScheduleDefinition,
     ScheduleState,
+    StepRun,
     Want,
     Worker,
 )
@@ -184,6 +186,12 @@ class SqliteStore:
 
     def running(self, *, worker: str | None = None) -> list[Run]:
         return reading.running(self.database, worker=worker)
+
+    def steps(self, pipeline: str) -> list[StepRun]:
+        return pipelines.steps(self.database, pipeline)
+
+    def inputs(self, run: Run) -> tuple[Input, ...]:
+        return pipelines.inputs(self.database, run)
 
     def lock_holder(self, key: str) -> LockHolder | None:
         return reading.lock_holder(self.database, key)

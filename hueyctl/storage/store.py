@@ -19,6 +19,7 @@ import msgspec
 
 from hueyctl.model.definition import RateLimit, Retention
 from hueyctl.model.event import Event
+from hueyctl.model.handover import Input
 from hueyctl.model.run import NewRun, Run, RunState
 from hueyctl.model.transition import Settlement
 
@@ -57,10 +58,23 @@ class Want(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A run taken by a worker: `run` is it after the claim (running, its attempt counted), `token` the fence."""
+    """A run taken by a worker: `run` is it after the claim (running, its attempt counted), `token` the fence.
+
+    Of a step, `pipeline` is the run of its pipeline, and `inputs` are the results of those that it waited for.
+    """
 
     run: Run
     token: str
+    pipeline: Run | None = None
+    inputs: tuple[Input, ...] = ()
+
+
+class StepRun(msgspec.Struct, frozen=True):
+    """A step of a pipeline that was enqueued: its run, and the positions of the steps that it waits for, in the order
+    in which it is handed their results."""
+
+    run: Run
+    after: tuple[int, ...]
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,6 +246,9 @@ class Store(Protocol):
     def accept(self, runs: Sequence[NewRun], *, by: str, now: datetime) -> list[Accepted]:
         """Take all of `runs` in, or none, durably. A due time in the future makes a run `scheduled`.
 
+        Of a pipeline, its run is what was accepted; it and the steps that wait for others are `waiting`. It expires by
+        its steps alone; those have its trigger, and neither a schedule nor a unique key.
+
         Raises:
             Refused: an id is taken by a run of another job or with other parameters.
         """
@@ -362,7 +379,14 @@ class Store(Protocol):
         """How many queued runs of its queue would be claimed before this queued one (counted up to 1,000)."""
 
     def running(self, *, worker: str | None = None) -> list[Run]:
-        """Runs under way, the longest first."""
+        """Runs under way, the longest first; no pipelines, but their steps."""
+
+    def steps(self, pipeline: str) -> list[StepRun]:
+        """The steps of the pipeline whose run has this id, by position; none, where it isn't a pipeline's."""
+
+    def inputs(self, run: Run) -> tuple[Input, ...]:
+        """What the steps have given, so far, that a step waits for; for a pipeline's run: its last steps, whose results
+        are its result."""
 
     def lock_holder(self, key: str) -> LockHolder | None:
         """The running run that holds a lock; None: it is free."""

@@ -37,7 +37,8 @@ HELD_LINES: Final = "SELECT DISTINCT queue, job FROM runs WHERE state = 'held' A
 # By state, so that each is a stretch of the index runs_ended.
 PRUNE_RUNS: Final = """
 DELETE FROM runs WHERE n IN (
-    SELECT n FROM runs WHERE state = ? AND finished_at < ? AND finished_at IS NOT NULL ORDER BY finished_at LIMIT ?
+    SELECT n FROM runs WHERE state = ? AND finished_at < ? AND finished_at IS NOT NULL AND position IS NULL
+    ORDER BY finished_at LIMIT ?
 ) RETURNING id
 """
 
@@ -47,7 +48,9 @@ OLDEST_EVENTS: Final = "SELECT seq, time FROM events ORDER BY seq LIMIT ?"
 NEXT_IN_TIME: Final = "SELECT time FROM events WHERE seq > ? AND time <= ? ORDER BY seq LIMIT 1"
 PRUNE_EVENTS: Final = "DELETE FROM events WHERE seq <= ? AND (time < ? OR time > ?)"
 
-PRUNABLE_RUNS: Final = "SELECT count(*) FROM runs WHERE state = ? AND finished_at < ? AND finished_at IS NOT NULL"
+PRUNABLE_RUNS: Final = """
+SELECT count(*) FROM runs WHERE state = ? AND finished_at < ? AND finished_at IS NOT NULL AND position IS NULL
+"""
 
 PRUNABLE_EVENTS: Final = "SELECT count(*) FROM events WHERE time < ?"
 
