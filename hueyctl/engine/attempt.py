@@ -179,7 +179,8 @@ class Attempt:
         """
         run, job, project = self.run, self.job, self.definitions.project
         env, fingerprint = self.definitions.environment(job)
-        run_env = self.run_env()
+        stdout, stderr, progress = self.place.names(run.id, run.attempt)
+        run_env = self.run_env(progress)
         timeout = run.message.timeout_s
         if timeout is None and job.timeout is not None:
             timeout = job.timeout.total_seconds()
@@ -208,16 +209,16 @@ class Attempt:
             dir=str(job.dir),
             env=env,
             run_env=run_env,
-            stdout=str(self.place.stdout(run.id, run.attempt)),
-            stderr=str(self.place.stderr(run.id, run.attempt)),
-            progress=str(self.place.progress(run.id, run.attempt)),
+            stdout=stdout,
+            stderr=stderr,
+            progress=progress,
             timeout=timeout,
             kill_after=job.kill_after.total_seconds(),
             output_max=project.worker.output_max,
         )
 
-    def run_env(self) -> dict[str, str]:
-        """The variables that tell a body which run it is."""
+    def run_env(self, progress: str) -> dict[str, str]:
+        """The variables that tell a body which run it is, and the file to write its progress to."""
         run = self.run
         env = {
             "HUEYCTL_RUN_ID": run.id,
@@ -226,7 +227,7 @@ class Attempt:
             "HUEYCTL_QUEUE": run.queue,
             "HUEYCTL_FILE": str(self.definitions.project.path),
             "HUEYCTL_TRIGGER": run.trigger,
-            "HUEYCTL_PROGRESS": str(self.place.progress(run.id, run.attempt)),
+            "HUEYCTL_PROGRESS": progress,
         }
         if run.schedule is not None:
             env["HUEYCTL_SCHEDULE"] = run.schedule

@@ -57,7 +57,7 @@ def _current(attempt: Attempt) -> CurrentRun:
         trigger=run.trigger,
         schedule=run.schedule,
         scheduled_at=run.scheduled_at,
-        progress_path=str(attempt.place.progress(run.id, run.attempt)),
+        progress_path=attempt.place.names(run.id, run.attempt)[2],
     )
 
 

@@ -67,6 +67,9 @@ class RunnerHuey(Huey):  # type: ignore[misc]  # huey has no types
         finally:
             self._ended(attempt)
 
+    def is_revoked(self, task: JobTask, timestamp: datetime | None = None, peek: bool = True) -> bool:
+        return False  # whether it may run, the claim has decided; Huey would make two keys to ask its storage for
+
     def _run_post_execute(self, task: JobTask, task_value: Any, exception: BaseException | None) -> None:
         task.args[0].verdict = Done() if exception is None else Final()
         super()._run_post_execute(task, task_value, exception)

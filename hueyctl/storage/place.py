@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -88,6 +89,11 @@ class Place(msgspec.Struct, frozen=True):
         """The file that an attempt writes its progress to, for as long as it runs."""
         return self._beside("progress") / f"{run}.{attempt}"
 
+    def names(self, run: str, attempt: int) -> tuple[str, str, str]:
+        """The names of `stdout`, `stderr` and `progress`: each attempt needs them, and a Path takes 4 µs to make."""
+        output, progress = _folders(self.path)
+        return f"{output}/{run}/{attempt}.out", f"{output}/{run}/{attempt}.err", f"{progress}/{run}.{attempt}"
+
     def _beside(self, name: str) -> Path:
         # Two stores may share a folder, but not their workers and locks; the usual one has the plain names.
         return self.dir / (name if self.path.name == "queue.db" else f"{self.path.name}.{name}")
@@ -111,6 +117,12 @@ class Place(msgspec.Struct, frozen=True):
         except OSError as exc:
             raise _told(exc, self.dir) from exc
         refuse_network(self.dir)
+
+
+@cache
+def _folders(path: Path) -> tuple[str, str]:
+    place = Place(path)
+    return str(place.output), str(place._beside("progress"))
 
 
 def refuse_network(folder: Path) -> None:

@@ -15,7 +15,7 @@ from huey.registry import Registry
 from huey.storage import BaseStorage
 
 from hueyctl.engine.consumer import RunnerConsumer
-from hueyctl.engine.queue import NoStorage
+from hueyctl.engine.queue import NoStorage, RunnerHuey
 
 Trace = list[tuple[str, Any]]
 
@@ -117,12 +117,14 @@ def test_a_swallowed_receiver_error_leaves_no_trace_in_the_verdict() -> None:
 
 
 def test_our_storage_answers_all_that_execute_asks() -> None:
-    """`execute` with results off asks for revocations and deletes their flag, and nothing else."""
-    source = inspect.getsource(Huey.execute) + inspect.getsource(Huey._execute) + inspect.getsource(Huey.is_revoked)
-    assert "self.storage.peek_many" in source
+    """`execute` with results off asks whether the task is revoked, which is answered without a storage, deletes that
+    flag, and asks for nothing else."""
+    source = inspect.getsource(Huey.execute) + inspect.getsource(Huey._execute)
+    assert "self.is_revoked(task, timestamp, False)" in source
     assert "self.delete(task.revoke_id)" in source
+    assert "is_revoked" in vars(RunnerHuey)
     assert issubclass(NoStorage, BaseStorage)
-    assert NoStorage("x").peek_many(["a"]) == {}
+    assert NoStorage("x").delete_data("a") is False
 
 
 def test_the_registry_names_a_task_by_its_module_and_class() -> None:
