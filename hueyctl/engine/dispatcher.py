@@ -38,9 +38,9 @@ PATIENCE_S = 1.0  # between tries on a full disk
 # Python's lock with threads waiting for it: at thousands of runs a second that was a third of the time.
 BELL_EVERY_S = 0.005
 
-# How long a dispatcher that one thread has woken waits for others: short attempts end together, and one transaction for
-# four costs little more than one for one.
-LINGER_S = 0.0002
+# For so long after a hand-over to threads that run their attempts themselves, the dispatcher waits for all of them to
+# come back: short attempts end together, and one transaction for four costs little more than one for one.
+LINGER_S = 0.0005
 
 Ending = tuple[Attempt | None, Settlement]
 
@@ -126,7 +126,8 @@ class Dispatcher:
         self._throttled = False  # a queued run waits for nothing but its rate limit
         self._scheduler: Scheduler | None = None
         self._no_slots_until = 0.0  # monotonic: the store takes none at the moment
-        self._asleep = False
+        self._wake_at = 0  # as soon as so many threads wait, the sleeping dispatcher is woken; 0: it is awake
+        self._linger_until = 0.0  # monotonic
         self._to_stop: set[str] = set()
         self._listened_at = self._looked_at = self._rang_at = 0.0
         self._unannounced: bytes | None = None
@@ -144,8 +145,10 @@ class Dispatcher:
             if self._draining:
                 return None
             self._seats.append(seat)
-            asleep, self._asleep = self._asleep, False
-        if asleep:
+            wake = 0 < self._wake_at <= len(self._seats)
+            if wake:
+                self._wake_at = 0
+        if wake:
             self._wake()
         return seat.wait()
 
@@ -254,13 +257,18 @@ class Dispatcher:
         with self._lock:
             busy = bool(self._ended) or (bool(self._seats) and self._claimable and not self._draining)
             idle = not busy and len(self._seats) == self._concurrency and not self._throttled
-            self._asleep = not busy
+            self._wake_at = 0 if busy else 1
+            others = self._others_end_soon()
+            if others:
+                self._wake_at = len(self._seats) + others
         if idle:
             self._events.idle()
         if self._to_stop:
             self._stop_revoked()
         again_in = self._announce()
-        if not busy:
+        if others:
+            self._listen(store, max(0.0, self._linger_until - time.monotonic()))
+        elif not busy:
             self._listen(store, min(self._pause(), BACKSTOP_S if again_in is None else again_in))
         elif time.monotonic() - self._listened_at > BELL_EVERY_S:
             self._listen(store, 0.0)
@@ -358,6 +366,8 @@ class Dispatcher:
                     self._ended.append((None, not_taken(claim)))
                     continue
                 attempt = Attempt(claim, definitions, self._place, self._guard)
+                if attempt.in_thread:
+                    self._linger_until = time.monotonic() + LINGER_S
                 # From here on it can be stopped and given back, whether its thread has woken up yet or not.
                 self._active[claim.token] = (attempt, seat.thread)
             seat.fill(attempt)
@@ -399,12 +409,10 @@ class Dispatcher:
         if self._wake_r in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_r, 4096)
-            if self._others_end_soon():
-                time.sleep(LINGER_S)
         kinds = self._bell.drain() if self._bell.fileno() in ready else set()
         # Of a bell that is full the newest is lost, and it may have been the one that matters: others' events, however
         # many, don't put off a look of our own.
-        late = not ready or self._listened_at - self._looked_at > BACKSTOP_S
+        late = (not ready and timeout > LINGER_S) or self._listened_at - self._looked_at > BACKSTOP_S
         if late:
             self._looked_at = self._listened_at
         if kinds & {b"work", b"ask"} or (late and store.changed()):
@@ -415,10 +423,12 @@ class Dispatcher:
         if b"death" in kinds:
             self._events.someone_died()
 
-    def _others_end_soon(self) -> bool:
-        """Are attempts under way that run in threads? A process takes longer than the wait is worth."""
-        with self._lock:
-            return any(attempt.in_thread for attempt, _ in self._active.values())
+    def _others_end_soon(self) -> int:
+        """How many attempts that were just handed over run in threads: a process takes longer than the wait is worth.
+        Called with the lock held."""
+        if time.monotonic() >= self._linger_until:
+            return 0
+        return sum(attempt.in_thread for attempt, _ in self._active.values())
 
     def _look_for_requests(self, store: Store) -> None:
         try:
