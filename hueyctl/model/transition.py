@@ -46,7 +46,7 @@ Verdict = Done | Retry | Final | Release
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """How the attempt claimed under `token` ended; given exactly once per claim.
 
-    `claimed` is the run as the claim gave it: a store that finds its token in force and no revoke needn't read it again.
+    `claimed` is the run as the claim gave it: a store that finds its token in force, and no revoke, needn't read it.
     """
 
     n: int
