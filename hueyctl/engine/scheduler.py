@@ -5,7 +5,7 @@ Promises:
 - Nothing ticks: between slots nothing is done, and a slot is as late as the process wakes up, never later by drift.
 - What could not be fired in time (no worker, a clock set forward) is recorded as missed, slot by slot, or caught up
   with as the schedule says. A clock set back fires nothing twice.
-- What a schedule was disabled for is not missed: enabled again, it starts from then.
+- While a schedule is disabled, or gone from the file, it misses nothing: enabled or back, it starts from then.
 """
 
 from __future__ import annotations
@@ -77,14 +77,14 @@ class Scheduler:
 
     def define(self, store: Store, now: datetime) -> None:
         """Enter the schedules in the store, and begin where it says that each was left."""
-        schedules = self.definitions.project.schedules.values()
-        if not schedules:
-            return
+        project = self.definitions.project
+        schedules = project.schedules.values()
         definitions = {
             each.name: ScheduleDefinition(rule_hash(each) if each.enabled else DISABLED, definition_hash(each))
             for each in schedules
         }
-        left_at = {state.name: state.last_slot for state in store.define_schedules(definitions, now=now)}
+        states = store.define_schedules(definitions, file=str(project.path), now=now)
+        left_at = {state.name: state.last_slot for state in states}
         self._entries = [_Entry(each, left_at[each.name]) for each in schedules if each.enabled]
         self._find_next()
         for entry in self._entries:

@@ -22,8 +22,11 @@ from hueyctl.storage.rows import RUN_COLUMNS, instant, maybe_instant, micros, ru
 from hueyctl.storage.store import DecidedSlot, Fired, Firing, PausedTime, ScheduleDefinition, ScheduleState
 
 STATE: Final = "SELECT definition, last_slot FROM schedules WHERE name = ?"
-ENTER: Final = "INSERT INTO schedules (name, rule, definition, last_slot, changed_at) VALUES (?, ?, ?, ?, ?)"
+ENTER: Final = "INSERT INTO schedules (name, rule, definition, file, last_slot, changed_at) VALUES (?, ?, ?, ?, ?, ?)"
 REDEFINE: Final = "UPDATE schedules SET rule = ?, last_slot = max(last_slot, ?), changed_at = ? WHERE name = ?"
+DEFINED: Final = "UPDATE schedules SET definition = ?, file = ? WHERE name = ?"
+# Its rule and its definition are those of no schedule: with its own again, it has changed.
+REMOVED: Final = "UPDATE schedules SET rule = '', definition = '' WHERE name = ?"
 REACHED: Final = "UPDATE schedules SET last_slot = ? WHERE name = ?"
 DECIDED: Final = "INSERT OR REPLACE INTO slots (schedule, slot, outcome, run, reason, at) VALUES (?, ?, ?, ?, ?, ?)"
 FIRED: Final = "SELECT run FROM slots WHERE schedule = ? AND slot = ? AND outcome = 'fired'"
@@ -46,18 +49,23 @@ SELECT 1 FROM runs WHERE schedule = ? AND schedule IS NOT NULL AND finished_at I
 """
 
 
-def define(database: Database, definitions: Mapping[str, ScheduleDefinition], *, now: datetime) -> list[ScheduleState]:
+def define(
+    database: Database, definitions: Mapping[str, ScheduleDefinition], *, file: str, now: datetime
+) -> list[ScheduleState]:
     """`Store.define_schedules`."""
-    at = micros(now)
+    at, file = micros(now), utf8(file)
     with database.write(durable=True):
+        for (name,) in database.all("SELECT name FROM schedules WHERE file = ?", file):
+            if name not in definitions:
+                database.run(REMOVED, name)
         for name, definition in definitions.items():
             row = database.one("SELECT rule FROM schedules WHERE name = ?", name)
             if row is None:
-                database.run(ENTER, name, definition.rule, definition.whole, at, at)
+                database.run(ENTER, name, definition.rule, definition.whole, file, at, at)
             elif row[0] != definition.rule:
                 # From now on, and never from before what was decided under the old rule.
                 database.run(REDEFINE, definition.rule, at, at, name)
-            database.run("UPDATE schedules SET definition = ? WHERE name = ?", definition.whole, name)
+            database.run(DEFINED, definition.whole, file, name)
     return states(database)
 
 

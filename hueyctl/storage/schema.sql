@@ -181,6 +181,8 @@ CREATE TABLE schedules (
     -- Hashes: of the rule that makes its slots, and of all of it.
     rule       TEXT    NOT NULL,
     definition TEXT    NOT NULL,
+    -- The jobs.toml that it was read from.
+    file       TEXT    NOT NULL,
     last_slot  INTEGER NOT NULL,
     changed_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;

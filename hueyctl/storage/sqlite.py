@@ -96,8 +96,10 @@ class SqliteStore:
         return changes.resume(self.database, kind, name, by=by, now=now)
 
     # -- schedules --------------------------------------------------------------------------------------------------
-    def define_schedules(self, definitions: Mapping[str, ScheduleDefinition], *, now: datetime) -> list[ScheduleState]:
-        return schedules.define(self.database, definitions, now=now)
+    def define_schedules(
+        self, definitions: Mapping[str, ScheduleDefinition], *, file: str, now: datetime
+    ) -> list[ScheduleState]:
+        return schedules.define(self.database, definitions, file=file, now=now)
 
     def fire(self, firings: Sequence[Firing], *, now: datetime) -> list[Fired]:
         return schedules.fire(self.database, firings, now=now)

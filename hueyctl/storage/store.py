@@ -281,9 +281,12 @@ class Store(Protocol):
         """Unset a switch; False where it wasn't set."""
 
     # -- schedules --------------------------------------------------------------------------------------------------
-    def define_schedules(self, definitions: Mapping[str, ScheduleDefinition], *, now: datetime) -> list[ScheduleState]:
-        """Enter schedules by their names: those that are new, or whose rule has changed, start from now. Returns all
-        that the store knows, others' too."""
+    def define_schedules(
+        self, definitions: Mapping[str, ScheduleDefinition], *, file: str, now: datetime
+    ) -> list[ScheduleState]:
+        """Enter all schedules of a `jobs.toml` by their names: those that are new, whose rule has changed, or that
+        come back to the file after they were removed from it, start from now. Returns all that the store knows,
+        others' too."""
 
     def fire(self, firings: Sequence[Firing], *, now: datetime) -> list[Fired]:
         """Decide these slots (of each schedule in their order), durably: each once, whoever asks. A run whose

@@ -201,7 +201,7 @@ def test_a_thousand_behind_one_lock_keep_those_behind_them_waiting_for_two_trans
 
 def test_a_run_that_waited_for_its_schedule_waits_for_its_lock_then(scene: Scene) -> None:
     store = scene.store
-    store.define_schedules({"s": ScheduleDefinition("r", "w")}, now=scene.now)
+    store.define_schedules({"s": ScheduleDefinition("r", "w")}, file="f", now=scene.now)
 
     def fire() -> str:
         slot = scene.pass_time(minutes=1)

@@ -59,7 +59,7 @@ def scheduled(opener: Opener) -> Iterator[Store]:
     """A store with a worker, and a schedule that was defined at START."""
     store = opener()
     store.register(WORKER, now=START)
-    store.define_schedules({"s": ScheduleDefinition("r1", "d1")}, now=START)
+    store.define_schedules({"s": ScheduleDefinition("r1", "d1")}, file="f", now=START)
     yield store
     store.close()
 
@@ -111,21 +111,37 @@ def test_a_slot_does_not_come_back_when_its_run_was_pruned(scheduled: Store) -> 
 
 def test_a_new_schedule_starts_from_now_and_a_changed_one_too(scheduled: Store) -> None:
     assert fire(scheduled, START).outcome == "past"
-    scheduled.define_schedules({"s": ScheduleDefinition("r2", "d2")}, now=START + 10 * MINUTE)
+    scheduled.define_schedules({"s": ScheduleDefinition("r2", "d2")}, file="f", now=START + 10 * MINUTE)
     assert fire(scheduled, START + 9 * MINUTE, definition="d2").outcome == "past"
     assert fire(scheduled, START + 11 * MINUTE, definition="d2").outcome == "fired"
 
 
 def test_defining_it_again_unchanged_changes_nothing(scheduled: Store) -> None:
-    (state,) = scheduled.define_schedules({"s": ScheduleDefinition("r1", "d1")}, now=START + 10 * MINUTE)
+    (state,) = scheduled.define_schedules({"s": ScheduleDefinition("r1", "d1")}, file="f", now=START + 10 * MINUTE)
     assert state.last_slot == START
     assert fire(scheduled, START + MINUTE).outcome == "fired"
 
 
 def test_a_changed_policy_leaves_the_slots_where_they_are(scheduled: Store) -> None:
-    (state,) = scheduled.define_schedules({"s": ScheduleDefinition("r1", "d2")}, now=START + 10 * MINUTE)
+    (state,) = scheduled.define_schedules({"s": ScheduleDefinition("r1", "d2")}, file="f", now=START + 10 * MINUTE)
     assert (state.definition, state.last_slot) == ("d2", START)
     assert fire(scheduled, START + MINUTE, definition="d2").outcome == "fired"
+
+
+def test_a_schedule_that_was_removed_from_its_file_starts_from_when_it_comes_back(scheduled: Store) -> None:
+    scheduled.define_schedules({}, file="f", now=START + 5 * MINUTE)
+    assert fire(scheduled, START + 6 * MINUTE).outcome == "foreign"
+    (state,) = scheduled.define_schedules({"s": ScheduleDefinition("r1", "d1")}, file="f", now=START + 10 * MINUTE)
+    assert state.last_slot == START + 10 * MINUTE
+    assert fire(scheduled, START + 11 * MINUTE).outcome == "fired"
+
+
+def test_a_file_removes_only_what_was_its_own(scheduled: Store) -> None:
+    scheduled.define_schedules({"t": ScheduleDefinition("r1", "d1")}, file="g", now=START + 5 * MINUTE)
+    scheduled.define_schedules({}, file="g", now=START + 5 * MINUTE)
+    assert fire(scheduled, START + MINUTE).outcome == "fired"
+    (state, _) = scheduled.define_schedules({"s": ScheduleDefinition("r1", "d1")}, file="g", now=START + 9 * MINUTE)
+    assert state.last_slot == START + MINUTE  # another file has it too, and that is no change
 
 
 def test_who_has_another_definition_fires_nothing(scheduled: Store) -> None:
@@ -343,7 +359,7 @@ def test_who_pauses_twice_has_paused_since_the_first_time(scheduled: Store) -> N
 
 
 def test_a_pause_is_known_as_long_as_events_are_and_then_its_schedules_go_on_behind_it(scheduled: Store) -> None:
-    scheduled.define_schedules({"t": ScheduleDefinition("r1", "d1")}, now=START)
+    scheduled.define_schedules({"t": ScheduleDefinition("r1", "d1")}, file="g", now=START)
     paused(scheduled, "schedule", 3, 5)
     keep = Retention(events=timedelta(days=1))
     scheduled.prune(keep, now=START + timedelta(days=1) + 4 * MINUTE)

@@ -69,7 +69,7 @@ def decide(shell: Shell, name: str, *slots: datetime, missed: str | None = None)
     schedule: Schedule = project.schedules[name]
     definition = definition_hash(schedule)
     with shell.store() as store:
-        store.define_schedules({name: ScheduleDefinition("r", definition)}, now=slots[0] - HOUR)
+        store.define_schedules({name: ScheduleDefinition("r", definition)}, file="f", now=slots[0] - HOUR)
         firings = [
             Firing(
                 schedule=name,

@@ -294,6 +294,17 @@ def test_a_schedule_that_is_enabled_again_starts_from_then(play: Play) -> None:
     assert play.events("missed") == []
 
 
+def test_a_schedule_that_was_gone_from_the_file_starts_from_when_it_is_back(play: Play) -> None:
+    """Commented out and back: what lay between is neither missed nor caught up with."""
+    play.worker(every(10 * MINUTE))
+    play.now = START + 5 * MINUTE
+    assert play.worker().next_at is None
+    play.now = START + 35 * MINUTE
+    play.goes_on(play.worker(every(10 * MINUTE)), START + 40 * MINUTE)
+    assert play.fired() == [("12:40:00", "schedule")]
+    assert play.events("missed") == []
+
+
 def test_what_one_file_disables_another_does_not_fire(play: Play) -> None:
     enabled = play.worker(every(MINUTE))
     play.worker(every(MINUTE, enabled=False))
