@@ -20,11 +20,11 @@ from hueyctl.app import backup, changes, events, finding, wait
 from hueyctl.app import enqueue as enqueueing
 from hueyctl.app.order import due, duration
 from hueyctl.app.public import PublicRun as Run
-from hueyctl.app.public import public
+from hueyctl.app.public import public_of
 from hueyctl.app.session import Session, open_session
 from hueyctl.errors import NotFound, Refused, UsageError
 from hueyctl.model.event import Event
-from hueyctl.model.order import Order, defined_job
+from hueyctl.model.order import Order, defined
 from hueyctl.storage.store import EventFilter
 
 __all__ = ["Event", "Queue", "Run", "open_queue"]
@@ -47,7 +47,7 @@ def open_queue(file: str | os.PathLike[str] | None = None) -> Queue:
 
 
 class Queue:
-    """The jobs of one `jobs.toml` and the store that their runs are in. Made by `open_queue`."""
+    """The jobs and pipelines of one `jobs.toml` and the store that their runs are in. Made by `open_queue`."""
 
     def __init__(self, session: Session) -> None:
         self._project = session.project
@@ -58,6 +58,11 @@ class Queue:
     def jobs(self) -> tuple[str, ...]:
         """The names of the jobs that it defines."""
         return tuple(self._project.jobs)
+
+    @property
+    def pipelines(self) -> tuple[str, ...]:
+        """The names of the pipelines that it defines."""
+        return tuple(self._project.pipelines)
 
     def enqueue(
         self,
@@ -75,7 +80,7 @@ class Queue:
         id: str | None = None,
         **more_params: object,
     ) -> Run:
-        """Enqueue a run of `job`, durably, and return it.
+        """Enqueue a run of `job` (a job's name, or a pipeline's), durably, and return it.
 
         Parameters are given as a mapping, by keyword, or both: `enqueue("fetch", {"url": url}, priority=10)` or
         `enqueue("fetch", url=url)`. A parameter that is called like an option here goes into the mapping.
@@ -84,7 +89,7 @@ class Queue:
         that was given before, with the same job and parameters, returns the run that it named.
 
         Raises:
-            NotFound: there is no such job.
+            NotFound: there is no such job or pipeline.
             UsageError: a parameter is missing, unknown or wrong (the message names all), or an option is.
             Refused: `id` is taken by a run of another job or with other parameters.
             StoreError: the store can't be used; nothing was enqueued.
@@ -123,7 +128,7 @@ class Queue:
         """
         ended = self.wait(self.enqueue(job, params, **more), timeout=wait_timeout)
         if not ended.succeeded:
-            raise wait.failure(ended)
+            raise wait.failure(self._session(), ended)
         return ended
 
     def wait(self, run: str | Run, *, timeout: Duration | None = None) -> Run:
@@ -147,7 +152,7 @@ class Queue:
             found = finding.find_run(session, run if isinstance(run, str) else run.id)
         except NotFound:
             return None
-        return public(found, session.job(found.job))
+        return public_of(session, found)
 
     def revoke(self, run: str | Run, *, kill: bool = False, timeout: Duration | None = None) -> Run:
         """Never let a run start; with `kill`, stop it where it runs and return when it has stopped.
@@ -232,7 +237,7 @@ class Queue:
     ) -> Mapping[str, object]:
         if params is None:
             # Taking a parameter for an option in silence is the trap of Huey's own `s(**kwargs)`.
-            meant = [name for name in options if defined_job(self._project, job).param(name)]
+            meant = [name for name in options if defined(self._project, job).param(name)]
             if meant:
                 message = f"{meant[0]} is an option of enqueue and a parameter of {job}"
                 raise UsageError(message, hint=f'give parameters as a mapping: enqueue("{job}", {{"{meant[0]}": …}})')

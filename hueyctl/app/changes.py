@@ -10,14 +10,15 @@ from typing import Literal
 import msgspec
 
 from hueyctl.app.finding import find_runs, known_job, known_queue, known_schedule, select_runs
-from hueyctl.app.public import PublicRun, public
+from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch
-from hueyctl.errors import WaitTimeout
+from hueyctl.errors import UsageError, WaitTimeout
 from hueyctl.model.run import LIVE, Run, RunState
+from hueyctl.model.wording import quoted
 from hueyctl.process.client import kill_what_outlived
 from hueyctl.storage.locks import worker_is_dead
-from hueyctl.storage.store import Pause, Revocation, RunFilter
+from hueyctl.storage.store import Pause, Revocation, RunFilter, Store
 
 
 class Effect(msgspec.Struct, frozen=True):
@@ -72,7 +73,7 @@ def retry(session: Session, runs: Iterable[Sequence[Run]], *, clock: Clock) -> l
         for retried in session.writer().retry([run.id for run in page], by=session.by, now=clock()):
             again = retried.run.state is RunState.SUCCEEDED and retried.refusal is not None
             hint = f"`hueyctl retry --again {retried.run.id[:8]}` enqueues a copy" if again else None
-            effects.append(Effect(_public(session, retried.run), retried.refusal, hint))
+            effects.append(Effect(public_of(session, retried.run), retried.refusal, hint))
     if effects:
         session.ring()
     return effects
@@ -111,9 +112,13 @@ def pause(session: Session, scope: Scope, *, note: str | None, now: datetime) ->
 
     Raises:
         NotFound: there is no such job, queue or schedule.
+        UsageError: what should be a job is a pipeline.
     """
     session.creator()
     for kind, name in scope.switches():
+        if kind == "job" and name in session.project.pipelines:
+            hint = "pause the jobs that are its steps, or the schedule that starts it"
+            raise UsageError(f"{quoted(name)} is a pipeline, and has no switch of its own", hint=hint)
         _KNOWN[kind](session, name)
     pauses = [Pause(kind=kind, name=name, note=note, by=session.by, at=now) for kind, name in scope.switches()]
     session.writer().pause(pauses)
@@ -183,12 +188,8 @@ def _switched(
     )
 
 
-def _public(session: Session, run: Run) -> PublicRun:
-    return public(run, session.job(run.job))
-
-
 def _effect(session: Session, revocation: Revocation) -> Effect:
-    run = _public(session, revocation.run)
+    run = public_of(session, revocation.run)
     match revocation.effect:
         case "running":
             return Effect(run, "is running", f"`hueyctl revoke --kill {run.id[:8]}` stops it")
@@ -200,8 +201,8 @@ def _effect(session: Session, revocation: Revocation) -> Effect:
 
 def _after_kill(session: Session, run: Run) -> Effect:
     if run.state is RunState.REVOKED:
-        return Effect(_public(session, run))
-    return Effect(_public(session, run), f"has {_ENDED.get(run.state, run.state)} before it could be stopped")
+        return Effect(public_of(session, run))
+    return Effect(public_of(session, run), f"has {_ENDED.get(run.state, run.state)} before it could be stopped")
 
 
 _ENDED = {
@@ -221,15 +222,21 @@ def _stopped(session: Session, ids: Sequence[str], timeout: timedelta | None, cl
     with Watch(session) as watch:
         for id in ids:
             while (run := store.get(id)) and run.state is RunState.RUNNING:
-                if run.worker and _is_dead_with_all_it_ran(session, run.worker):
+                if dead := [worker for worker in _workers_of(store, run) if _is_dead_with_all_it_ran(session, worker)]:
                     # Nobody else may be alive to find that out.
-                    store.rescue(run.worker, cause="its worker died", now=clock())
+                    store.rescue(dead[0], cause="its worker died", now=clock())
                     session.ring()
                 elif not watch.wait(deadline):
                     hint = f"it is being stopped: `hueyctl inspect {id[:8]}`"
                     raise WaitTimeout(f"run {id[:8]} of {run.job} still runs", hint=hint)
             if run:
                 yield run
+
+
+def _workers_of(store: Store, run: Run) -> set[str]:
+    """The workers that run it, or the steps of it."""
+    runs = [each.run for each in store.steps(run.id)] if run.is_pipeline else [run]
+    return {each.worker for each in runs if each.worker and each.state is RunState.RUNNING}
 
 
 def _is_dead_with_all_it_ran(session: Session, worker: str) -> bool:

@@ -24,6 +24,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """What was found, one line each: `problems` would fail a run, `warnings` may be right elsewhere."""
 
     jobs: int
+    pipelines: int
     schedules: int
     problems: list[str]
     warnings: list[str]
@@ -52,7 +53,13 @@ def check(project: Project, *, environ: Mapping[str, str]) -> Checked:
     for schedule in project.schedules.values():
         doubts = schedule_doubts.warnings(schedule, now=utc_now())
         warnings += [f"{file}: schedules.{schedule.name}.{line}" for line in doubts]
-    return Checked(jobs=len(project.jobs), schedules=len(project.schedules), problems=problems, warnings=warnings)
+    return Checked(
+        jobs=len(project.jobs),
+        pipelines=len(project.pipelines),
+        schedules=len(project.schedules),
+        problems=problems,
+        warnings=warnings,
+    )
 
 
 def _environments(project: Project, environ: Mapping[str, str], warnings: list[str]) -> dict[str, dict[str, str]]:

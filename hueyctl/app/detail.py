@@ -12,15 +12,15 @@ from hueyctl.app.events import events_after
 from hueyctl.app.full import what_is_full
 from hueyctl.app.mask import Mask
 from hueyctl.app.overview import Progress, progress
-from hueyctl.app.public import PublicRun, public
+from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.why import Surroundings, why_not_running
 from hueyctl.app.workers import alive
-from hueyctl.model.definition import CommandBody, Job, PythonBody, ScriptBody
+from hueyctl.model.definition import CommandBody, Job, Param, PythonBody, ScriptBody
 from hueyctl.model.event import Event, EventType
 from hueyctl.model.run import Run, RunState
 from hueyctl.process.output import tail_lines
-from hueyctl.storage.store import EventFilter, RunFilter
+from hueyctl.storage.store import EventFilter, RunFilter, Store
 
 TAIL_LINES = 10
 RECENT_RUNS = 10
@@ -57,9 +57,11 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """One run, why it isn't running, its attempts, and the last lines of its newest attempt (secrets masked)."""
+    """One run, why it isn't running, its attempts, and the last lines of its newest attempt (secrets masked). `step`:
+    which step of which pipeline it is, in words."""
 
     run: PublicRun
+    step: str | None
     why: list[str]
     progress: Progress | None
     expires_at: datetime | None
@@ -79,6 +81,22 @@ class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
 
 def run_detail(session: Session, run: Run, *, now: datetime) -> RunDetail:
     """All about a run, as it is now."""
+    mask, place = Mask.of(run), session.place
+    events = [event for page in events_after(session, EventFilter(run=run.id), after=0) for event in page]
+    return RunDetail(
+        run=public_of(session, run),
+        step=_step_in_words(session.reader(), run),
+        why=why(session, run, now=now),
+        progress=progress(session, run),
+        expires_at=run.expires_at,
+        attempts=[_with_output(session, run.id, attempt) for attempt in attempts(events)],
+        stdout_tail=mask.whole(tail_lines(place.stdout(run.id, run.attempt), TAIL_LINES)),
+        stderr_tail=mask.whole(tail_lines(place.stderr(run.id, run.attempt), TAIL_LINES)),
+    )
+
+
+def why(session: Session, run: Run, *, now: datetime) -> list[str]:
+    """Why this run isn't running, one line for each reason, secrets masked."""
     store = session.reader()
     around = Surroundings(
         workers=alive(session, store),
@@ -86,18 +104,9 @@ def run_detail(session: Session, run: Run, *, now: datetime) -> RunDetail:
         ahead=store.ahead_of(run) if run.state is RunState.QUEUED else 0,
         now=now,
         full=what_is_full(store, run, session.job(run.job), session.project.queues, now=now),
+        before=_waited_for(store, run),
     )
-    mask, place = Mask.of(run), session.place
-    events = [event for page in events_after(session, EventFilter(run=run.id), after=0) for event in page]
-    return RunDetail(
-        run=public(run, session.job(run.job)),
-        why=[mask.text(line) for line in why_not_running(run, around)],
-        progress=progress(session, run),
-        expires_at=run.expires_at,
-        attempts=[_with_output(session, run.id, attempt) for attempt in attempts(events)],
-        stdout_tail=mask.whole(tail_lines(place.stdout(run.id, run.attempt), TAIL_LINES)),
-        stderr_tail=mask.whole(tail_lines(place.stderr(run.id, run.attempt), TAIL_LINES)),
-    )
+    return [Mask.of(run).text(line) for line in why_not_running(run, around)]
 
 
 def job_detail(session: Session, name: str) -> JobDetail:
@@ -107,9 +116,8 @@ def job_detail(session: Session, name: str) -> JobDetail:
     for line in store.lines():
         if line.job == name:
             counts[line.state.value] = counts.get(line.state.value, 0) + line.count
-    job = session.job(name)
-    runs = [public(run, job) for run in store.runs(RunFilter(job=name), limit=RECENT_RUNS)]
-    return JobDetail(name=name, job=job, counts=counts, runs=runs)
+    runs = [public_of(session, run) for run in store.runs(RunFilter(job=name), limit=RECENT_RUNS)]
+    return JobDetail(name=name, job=session.job(name), counts=counts, runs=runs)
 
 
 def attempts(events: Sequence[Event]) -> list[AttemptView]:
@@ -148,18 +156,7 @@ def public_job(job: Job) -> dict[str, Any]:
         "kind": job.kind,
         "description": job.description,
         **body,
-        "params": [
-            {
-                "name": param.name,
-                "type": param.type,
-                "required": param.required,
-                "default": "***" if param.secret and param.default is not None else param.default,
-                "choices": None if param.choices is None or param.secret else list(param.choices),
-                "secret": param.secret,
-                "description": param.description,
-            }
-            for param in job.params
-        ],
+        "params": public_params(job.params),
         "queue": job.queue,
         "priority": job.priority,
         "retries": job.retries,
@@ -176,6 +173,39 @@ def public_job(job: Job) -> dict[str, Any]:
         "result": job.result,
         "dir": str(job.dir),
     }
+
+
+def public_params(params: Sequence[Param]) -> list[dict[str, Any]]:
+    """Declared parameters as JSON-ready values, the defaults of secret ones masked."""
+    return [
+        {
+            "name": param.name,
+            "type": param.type,
+            "required": param.required,
+            "default": "***" if param.secret and param.default is not None else param.default,
+            "choices": None if param.choices is None or param.secret else list(param.choices),
+            "secret": param.secret,
+            "description": param.description,
+        }
+        for param in params
+    ]
+
+
+def _waited_for(store: Store, run: Run) -> list[Run]:
+    """What keeps a waiting step waiting: the steps before it that have not succeeded."""
+    if run.state is not RunState.WAITING or run.position is None or run.pipeline is None:
+        return []
+    steps = store.steps(run.pipeline)
+    before = [steps[position].run for position in steps[run.position].after]
+    return [step for step in before if step.state is not RunState.SUCCEEDED]
+
+
+def _step_in_words(store: Store, run: Run) -> str | None:
+    if run.pipeline is None or run.position is None:
+        return None
+    whole = store.get(run.pipeline)
+    name = whole.job if whole else "a pipeline"
+    return f"{run.pipeline[:8]}: step {run.position + 1} of {len(store.steps(run.pipeline))} of {name}"
 
 
 def _with_output(session: Session, run: str, attempt: AttemptView) -> AttemptView:

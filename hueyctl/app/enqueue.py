@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from hueyctl.app.order import BatchLine, copy_of, from_line
-from hueyctl.app.public import PublicRun, public
+from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.workers import alive, unserved
 from hueyctl.errors import NotFound, Refused, UsageError
@@ -33,13 +33,13 @@ def enqueue(session: Session, order: Order, *, now: datetime) -> Enqueued:
     """Accept one run, durably, and wake the workers. The store is made where there is none.
 
     Raises:
-        NotFound: there is no such job.
+        NotFound: there is no such job or pipeline.
         UsageError: a parameter or an option is wrong.
         Refused: the id is taken by a run of another job or with other parameters.
         StoreError: the store can't be used; nothing was accepted.
     """
     accepted = _accept(session, [new_run(session.project, order, next(new_ids(1)))], now)[0]
-    return Enqueued(public(accepted.run, session.job(accepted.run.job)), accepted.existing)
+    return Enqueued(public_of(session, accepted.run), accepted.existing)
 
 
 def enqueue_lines(session: Session, lines: Iterable[bytes], *, now: datetime) -> list[Accepted]:
@@ -74,14 +74,24 @@ def enqueue_again(session: Session, runs: Sequence[Run], *, now: datetime) -> li
     for run in runs:
         if run.state in LIVE:
             raise Refused(f"run {run.id[:8]} is {run.state}: only an ended run can be enqueued again")
+        if run.position is not None:
+            whole = (run.pipeline or "")[:8]
+            message = f"run {run.id[:8]} is a step of pipeline {whole}: alone it would miss its input"
+            raise Refused(message, hint=f"`hueyctl retry --again {whole}` enqueues a copy of the whole")
     copies = [copy_of(session.project, run, id) for run, id in zip(runs, new_ids(len(runs)), strict=True)]
-    return [public(accepted.run, session.job(accepted.run.job)) for accepted in _accept(session, copies, now)]
+    return [public_of(session, accepted.run) for accepted in _accept(session, copies, now)]
 
 
-def warnings(session: Session, served: Iterable[tuple[str, str]]) -> list[str]:
-    """For each (queue, job) of these: why no live worker will run it, one line each."""
-    workers = alive(session, session.creator())
-    return list(dict.fromkeys(line for queue, job in dict.fromkeys(served) if (line := unserved(workers, queue, job))))
+def warnings(session: Session, runs: Iterable[Run | PublicRun]) -> list[str]:
+    """Why no live worker will run some of these, one line for each reason; of a pipeline, its steps."""
+    store = session.creator()
+    workers = alive(session, store)
+    lines: dict[str, None] = {}
+    # Runs of one job and queue are alike, and there may be a hundred thousand of them.
+    for run in {(run.queue, run.job, run.is_pipeline): run for run in runs}.values():
+        steps = [each.run for each in store.steps(run.id) if each.run.state in LIVE] if run.is_pipeline else [run]
+        lines |= dict.fromkeys(line for step in steps if (line := unserved(workers, step.queue, step.job)))
+    return list(lines)
 
 
 def _accept(session: Session, runs: Sequence[NewRun], now: datetime) -> list[Accepted]:

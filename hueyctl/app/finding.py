@@ -1,4 +1,5 @@
-"""Which runs a user means: an id, the beginning of one, a job's name, `last`, or a selection by job, state and age."""
+"""Which runs a user means: an id, the beginning of one, the name of a job or pipeline, `last`, or a selection by job,
+state and age."""
 
 from __future__ import annotations
 
@@ -17,10 +18,10 @@ _PAGE = 1000
 
 
 def find_run(session: Session, text: str) -> Run:
-    """The run that `text` means: its id, a unique beginning of it of 4 or more, its job's name (the newest run of
-    it), or `last` (the newest that no schedule started).
+    """The run that `text` means: its id, a unique beginning of it of 4 or more, the name of its job or pipeline (the
+    newest run of it), or `last` (the newest that no schedule started; of a pipeline, its own).
 
-    A job's name comes before the beginning of an id: a job called `cafe` must not turn into somebody's run one day.
+    A name comes before the beginning of an id: a job called `cafe` must not turn into somebody's run one day.
 
     Raises:
         NotFound: there is none.
@@ -35,14 +36,16 @@ def find_run(session: Session, text: str) -> Run:
     run = store.newest(job=text)
     if run is not None:
         return run
-    if session.job(text):
-        raise NotFound(f"the job {quoted(text)} has no runs yet", hint=f"`hueyctl enqueue {text}` makes one")
-    if text in session.project.schedules:
+    project = session.project
+    if text in project.jobs or text in project.pipelines:
+        kind = "job" if text in project.jobs else "pipeline"
+        raise NotFound(f"the {kind} {quoted(text)} has no runs yet", hint=f"`hueyctl enqueue {text}` makes one")
+    if text in project.schedules:
         hint = f"`hueyctl runs --schedule {text}` lists its runs"
         raise NotFound(f"{quoted(text)} is a schedule, and no run", hint=hint)
     if _HEX.fullmatch(text):
         return _by_prefix(store, text.lower())
-    message = f"there is no run or job {quoted(text)}{did_you_mean(text, session.project.jobs)}"
+    message = f"there is no run or job {quoted(text)}{did_you_mean(text, [*project.jobs, *project.pipelines])}"
     raise NotFound(message, hint="`hueyctl runs` lists the newest")
 
 
@@ -52,11 +55,14 @@ def find_runs(session: Session, texts: Sequence[str]) -> list[Run]:
 
 
 def select_runs(session: Session, where: RunFilter) -> Iterator[list[Run]]:
-    """All runs that match, newest first, in pages: what is done to one page doesn't disturb the next."""
+    """All runs that match, newest first, in pages: what is done to one page doesn't disturb the next.
+
+    A pipeline's own run is among them where its name was asked for; otherwise its steps are, and it goes with them.
+    """
     before: int | None = None
     while page := session.reader().runs(where, limit=_PAGE, before=before):
         before = page[-1].n
-        yield page
+        yield [run for run in page if where.job is not None or not run.is_pipeline]
 
 
 def parse_states(texts: Sequence[str] | None) -> tuple[RunState, ...] | None:
@@ -71,10 +77,11 @@ def parse_states(texts: Sequence[str] | None) -> tuple[RunState, ...] | None:
 
 
 def known_job(session: Session, name: str | None) -> str | None:
-    """`name` if it is a job that is defined or was run; raises NotFound otherwise."""
-    if name is None or session.job(name) or session.reader().newest(job=name):
+    """`name` if it is a job or pipeline that is defined or was run; raises NotFound otherwise."""
+    project = session.project
+    if name is None or name in project.jobs or name in project.pipelines or session.reader().newest(job=name):
         return name
-    message = f"there is no job {quoted(name)}{did_you_mean(name, session.project.jobs)}"
+    message = f"there is no job {quoted(name)}{did_you_mean(name, [*project.jobs, *project.pipelines])}"
     raise NotFound(message, hint="`hueyctl jobs` lists what jobs.toml defines")
 
 

@@ -26,10 +26,10 @@ class Mask:
         self._text = re.compile("|".join(map(re.escape, self._words))) if self._words else None
 
     @classmethod
-    def of(cls, run: Run) -> Mask:
-        """What hides the secret parameters of this run."""
-        message = run.message
-        return cls(message.params[name] for name in message.secrets if name in message.params)
+    def of(cls, *runs: Run) -> Mask:
+        """What hides the secret parameters of these runs."""
+        messages = [run.message for run in runs]
+        return cls(each.params[name] for each in messages for name in each.secrets if name in each.params)
 
     def __bool__(self) -> bool:
         return self._text is not None

@@ -9,19 +9,25 @@ import msgspec
 
 from hueyctl.errors import UsageError
 from hueyctl.model.definition import Project
-from hueyctl.model.order import Order, defined_job, lock_key, secrets_of, unique_key
+from hueyctl.model.order import Order, defined_job, lock_key, new_run, secrets_of, unique_key
 from hueyctl.model.params import completed, misfit
 from hueyctl.model.run import NewRun, Run
 from hueyctl.model.wording import quoted
 
 
 def copy_of(project: Project, run: Run, id: str) -> NewRun:
-    """A new run with the parameters, queue, priority and overrides of an old one, due at once.
+    """A new run with the parameters, queue, priority and overrides of an old one, due at once. A pipeline's has today's
+    steps.
 
     Raises:
-        NotFound: its job is no longer defined.
+        NotFound: its job or pipeline is no longer defined.
         UsageError: its parameters don't fit the definition any more.
     """
+    if run.is_pipeline:
+        # What its row has by default was not asked for: then each step has its job's own.
+        queue = None if run.queue == "default" else run.queue
+        order = Order(job=run.job, params=run.message.params, queue=queue, priority=run.priority or None)
+        return new_run(project, order, id)
     job = defined_job(project, run.job)
     if reason := misfit(job, run.message.params):
         raise UsageError(f"{job.name}: its parameters no longer fit the definition: {reason}")

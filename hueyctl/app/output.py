@@ -9,7 +9,8 @@ from typing import Literal
 import msgspec
 
 from hueyctl.app.mask import Mask, MaskedStream
-from hueyctl.app.public import PublicRun, public
+from hueyctl.app.pipelines import handed_out
+from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
 from hueyctl.app.watch import Watch
@@ -94,14 +95,16 @@ def read_result(session: Session, run: Run) -> tuple[PublicRun, bytes | None]:
         Refused: it has not ended, or its result could not be kept.
         RunFailed: it has ended, and not well.
     """
-    shown = public(run, session.job(run.job))
+    shown = public_of(session, run)
     if run.state not in TERMINAL:
         raise Refused(f"run {run.id[:8]} is {run.state}: it has no result yet", hint=f"hueyctl wait {run.id[:8]}")
     if run.state is not RunState.SUCCEEDED:
-        raise failure(shown)
+        raise failure(session, shown)
     session.make_durable()
     if shown.result_error:
         raise Refused(f"run {run.id[:8]}: {shown.result_error}", hint=f"hueyctl logs {run.id[:8]}")
+    if run.is_pipeline:
+        return shown, handed_out(session, run)
     return shown, None if run.result is None else Mask.of(run).whole(run.result)
 
 

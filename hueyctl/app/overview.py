@@ -65,7 +65,10 @@ def overview(session: Session, *, now: datetime) -> Overview:
         running=[public(run, session.job(run.job)) for run in running],
         progress={run.id: found for run in running if (found := progress(session, run))},
         next_up=[public(run, session.job(run.job)) for run in store.next_up(limit=SHOWN)],
-        recent_failures=[public(run, session.job(run.job)) for run in store.runs(failed, limit=SHOWN)],
+        # A pipeline fails by a step of it: that one is shown, and it has the output.
+        recent_failures=[
+            public(run, session.job(run.job)) for run in store.runs(failed, limit=2 * SHOWN) if not run.is_pipeline
+        ][:SHOWN],
         workers=workers,
         pauses=pauses,
     )

@@ -6,7 +6,7 @@ The names and their order are a promise (schema 1); keys are only ever added.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,7 +14,11 @@ from hueyctl.app.mask import Mask
 from hueyctl.model import params
 from hueyctl.model.definition import Job, PythonBody
 from hueyctl.model.event import Event
+from hueyctl.model.handover import as_value
 from hueyctl.model.run import TERMINAL, Run, RunState
+
+if TYPE_CHECKING:  # what renders answers needs no store
+    from hueyctl.app.session import Session
 
 SCHEMA = 1
 
@@ -49,6 +53,11 @@ class PublicRun(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+
+    @property
+    def is_pipeline(self) -> bool:
+        """It is a pipeline's own run; its steps have runs of theirs, with this one's id as `pipeline`."""
+        return self.pipeline == self.id
 
     @property
     def ended(self) -> bool:
@@ -92,6 +101,23 @@ def public(run: Run, job: Job | None) -> PublicRun:
         due_at=run.due_at,
         started_at=run.started_at,
         finished_at=run.finished_at,
+    )
+
+
+def public_of(session: Session, run: Run) -> PublicRun:
+    """A run in its public form, by the definitions of this session. The result of a pipeline is that of its last step;
+    where several end it, a list in the order of the steps."""
+    shown = public(run, session.job(run.job))
+    if not run.is_pipeline or run.state is not RunState.SUCCEEDED:
+        return shown
+    store = session.reader()
+    inputs = store.inputs(run)
+    lacking = [f"step {each.position + 1} ({each.job}): {each.result_error}" for each in inputs if each.result_error]
+    mask = Mask.of(run, *(each.run for each in store.steps(run.id)))
+    return msgspec.structs.replace(
+        shown,
+        result=mask.value(as_value(inputs, session.project.jobs)),
+        result_error=mask.text(lacking[0]) if lacking else None,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from hueyctl.app.public import PublicRun, public
+from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.errors import NotFound, Refused, StoreMissing, UsageError
 from hueyctl.model import params
@@ -93,7 +93,7 @@ def schedule_detail(session: Session, name: str, *, now: datetime) -> ScheduleDe
         view=_view(store, schedule, now),
         next=list(islice(_upcoming(store, schedule, now), SHOWN_NEXT)),
         slots=[] if store is None else _slots(store, name, SHOWN_SLOTS),
-        runs=[public(run, session.job(run.job)) for run in runs],
+        runs=[public_of(session, run) for run in runs],
     )
 
 
@@ -125,13 +125,13 @@ def trigger(session: Session, name: str, *, due_at: datetime | None, now: dateti
 
     Raises:
         NotFound: there is no such schedule.
-        UsageError: its parameters don't fit its job.
+        UsageError: its parameters don't fit its job or pipeline.
         StoreError: the store can't be used; nothing was accepted.
     """
     run = run_of(session.project, known(session, name), None, "manual", due_at)
     (accepted,) = session.creator().accept([run], by=session.by, now=now)
     session.ring()
-    return public(accepted.run, session.job(accepted.run.job))
+    return public_of(session, accepted.run)
 
 
 def backfill(
@@ -186,13 +186,14 @@ def backfill(
 def public_schedule(session: Session, view: ScheduleView) -> dict[str, Any]:
     """A schedule as JSON-ready values: durations are seconds, secret parameters masked."""
     schedule = view.schedule
-    job = session.job(schedule.target) if schedule.target_kind == "job" else None
+    project = session.project
+    starts = project.jobs.get(schedule.target) or project.pipelines[schedule.target]
     found: dict[str, Any] = msgspec.to_builtins(
         {
             "name": schedule.name,
             "job": schedule.target if schedule.target_kind == "job" else None,
             "pipeline": schedule.target if schedule.target_kind == "pipeline" else None,
-            "params": params.masked(schedule.params, secrets_of(job)) if job else schedule.params,
+            "params": params.masked(schedule.params, secrets_of(starts)),
             "priority": schedule.priority,
             "queue": schedule.queue,
             "cron": schedule.cron,

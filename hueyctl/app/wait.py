@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from time import monotonic
 
-from hueyctl.app.public import PublicRun, public
+from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch
 from hueyctl.errors import NotFound, RunFailed, WaitTimeout
@@ -30,7 +30,7 @@ def wait(session: Session, ids: Sequence[str], *, timeout: timedelta | None = No
             if run is None:
                 raise NotFound(f"there is no run {pending[0]} (any more)")
             if run.state in TERMINAL:
-                ended.append(public(run, session.job(run.job)))
+                ended.append(public_of(session, run))
                 pending.popleft()
                 if pending and len(ended) < 1000:
                     continue
@@ -44,10 +44,15 @@ def wait(session: Session, ids: Sequence[str], *, timeout: timedelta | None = No
                 raise WaitTimeout(f"run {short} is still {run.state}", hint=hint)
 
 
-def failure(run: PublicRun) -> RunFailed:
-    """The error that says on one line how an ended run failed, and where to read on."""
+def failure(session: Session, run: PublicRun) -> RunFailed:
+    """The error that says on one line how an ended run failed, and where to read on: of a pipeline, at its first step
+    that ended so."""
     reason = f": {run.reason}" if run.reason else ""
-    return RunFailed(f"run {run.id[:8]} of {run.job} {_VERBS[run.state]}{reason}", hint=f"hueyctl logs {run.id[:8]}")
+    told = run.id
+    if run.is_pipeline:
+        ended_so = (step.run.id for step in session.reader().steps(run.id) if step.run.state is run.state)
+        told = next(ended_so, told)
+    return RunFailed(f"run {run.id[:8]} of {run.job} {_VERBS[run.state]}{reason}", hint=f"hueyctl logs {told[:8]}")
 
 
 _VERBS = {

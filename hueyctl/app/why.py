@@ -17,13 +17,14 @@ from hueyctl.storage.store import Pause, Worker
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What decides about a run besides itself: the live workers, the switches that are set, the queued `ahead`, and
-    which of its limits are `full` (a line each)."""
+    which of its limits are `full` (a line each); for a step of a pipeline the steps `before` it that it waits for."""
 
     workers: Sequence[Worker]
     pauses: Sequence[Pause]
     ahead: int
     now: datetime
     full: Sequence[str] = ()
+    before: Sequence[Run] = ()
 
 
 def why_not_running(run: Run, around: Surroundings) -> list[str]:
@@ -36,14 +37,14 @@ def why_not_running(run: Run, around: Surroundings) -> list[str]:
         case RunState.HELD:
             return [f"it is held: {run.reason or 'no worker can run it'}"]
         case RunState.WAITING:
-            return ["it waits for other runs"]
+            return _of_waiting(run, around)
     reasons = []
     if run.state is RunState.SCHEDULED and run.due_at > around.now:
         seconds = (run.due_at - around.now).total_seconds()
         what = f"its retry (attempt {run.attempt + 1})" if run.attempt else "it"
         reasons.append(f"{what} is due in {brief(seconds)}, at {iso(run.due_at)}")
     if run.gate is not None and run.gate.startswith("schedule:"):
-        reasons.append("it waits for its turn: another run of its schedule is under way")
+        reasons.append(_ITS_TURN)
     reasons += around.full
     reasons += [_paused(pause) for pause in around.pauses if _applies(pause, run)]
     nobody = unserved(around.workers, run.queue, run.job)
@@ -79,6 +80,28 @@ def _of_running(run: Run, around: Surroundings) -> list[str]:
     if run.killing:
         return ["it is being stopped: it was revoked"]
     return []
+
+
+def _of_waiting(run: Run, around: Surroundings) -> list[str]:
+    if run.is_pipeline:
+        return [_ITS_TURN] if run.gate is not None else ["none of its steps has started yet"]
+    shown = [
+        f"waiting for step {step.job}, {step.id[:8]}, which {_STATES.get(step.state) or f'is {step.state}'}"
+        for step in around.before[:_SHOWN_STEPS]
+    ]
+    more = len(around.before) - len(shown)
+    return [*shown, f"and for {more} more"] if more else shown or [_ITS_TURN]
+
+
+_ITS_TURN = "it waits for its turn: another run of its schedule is under way"
+_STATES = {
+    RunState.WAITING: "waits itself",
+    RunState.FAILED: "failed",
+    RunState.EXPIRED: "expired",
+    RunState.REVOKED: "was revoked",
+    RunState.SKIPPED: "was skipped",
+}
+_SHOWN_STEPS = 10
 
 
 def _applies(pause: Pause, run: Run) -> bool:

@@ -58,12 +58,12 @@ def retry(
 
     if again:
         copies = enqueue_again(session, [run for page in chosen for run in page], now=utc_now())
-        notes = warnings(session, [(run.queue, run.job) for run in copies])
+        notes = warnings(session, copies)
         ids = Lines([run.id for run in copies])
         return Answer(documents=[{"runs": msgspec.to_builtins(copies)}], blocks=[ids], notes=notes)
     effects = changes.retry(session, chosen, clock=utc_now)
     back = [effect.run for effect in effects if effect.refusal is None]
-    return _answer(effects, "retried", notes=warnings(session, [(run.queue, run.job) for run in back]))
+    return _answer(effects, "retried", notes=warnings(session, back))
 
 
 def pause(

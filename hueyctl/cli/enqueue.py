@@ -16,22 +16,23 @@ from hueyctl.app.changes import utc_now
 from hueyctl.app.enqueue import Enqueued, enqueue_lines, warnings
 from hueyctl.app.enqueue import enqueue as enqueue_one
 from hueyctl.app.order import due, duration
-from hueyctl.app.public import public_run
+from hueyctl.app.public import PublicRun, public_run
 from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
 from hueyctl.app.wait import wait as wait_for
 from hueyctl.cli.answer import Answer, Line, Lines
 from hueyctl.cli.settings import settings
 from hueyctl.errors import Interrupted, UsageError
-from hueyctl.model.definition import Job
-from hueyctl.model.order import Order, defined_job
+from hueyctl.model.definition import Job, Pipeline
+from hueyctl.model.order import Order, defined
 from hueyctl.model.params import from_text
+from hueyctl.model.run import Run
 from hueyctl.model.wording import quoted
 
 
 def enqueue(
     *,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A job of jobs.toml.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="A job or pipeline of jobs.toml.")] = None,
     params: Annotated[
         list[str] | None,
         typer.Argument(metavar="[param=value]...", help="param=@FILE reads it from a file (@-: stdin, @@: a plain @)."),
@@ -41,7 +42,7 @@ def enqueue(
     at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Not before: 14:30, tomorrow, 2026-03-29T14:30.")
     ] = None,
-    queue: Annotated[str | None, typer.Option(help="Instead of the job's own.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Instead of the job's own (of each step's).")] = None,
     retries: Annotated[int | None, typer.Option(help="Instead of the job's own.")] = None,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Instead of the job's own.")] = None,
     expires: Annotated[str | None, typer.Option(metavar="DURATION", help="Don't start later than that.")] = None,
@@ -55,7 +56,7 @@ def enqueue(
         typer.Option(metavar="FILE", help='One JSON object a line, like {"job": "fetch", "params": {}}; -: stdin.'),
     ] = None,
 ) -> Iterator[Answer]:
-    """Enqueue a job, and print the run's id; or a batch of them, all or none."""
+    """Enqueue a job or a pipeline, and print the run's id; or a batch of them, all or none."""
     options = {
         "priority": priority,
         "delay": delay,
@@ -79,7 +80,7 @@ def enqueue(
     now = utc_now()
     order = Order(
         job=name,
-        params=parse_params(defined_job(session.project, name), params or ()),
+        params=parse_params(defined(session.project, name), params or ()),
         priority=priority,
         queue=queue,
         due_at=due(delay, at, now=now, timezone=session.project.timezone),
@@ -91,8 +92,9 @@ def enqueue(
     return _one(session, enqueue_one(session, order, now=now), waiting, patience)
 
 
-def parse_params(job: Job, words: Sequence[str]) -> Mapping[str, object]:
-    """The parameters that `param=value` words mean for this job; unknown names are left for the definition to refuse.
+def parse_params(definition: Job | Pipeline, words: Sequence[str]) -> Mapping[str, object]:
+    """The parameters that `param=value` words mean for this job or pipeline; unknown names are left for the definition
+    to refuse.
 
     Raises:
         UsageError: a word is no `param=value`, names one twice, or its value doesn't fit.
@@ -102,10 +104,10 @@ def parse_params(job: Job, words: Sequence[str]) -> Mapping[str, object]:
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name:
-            raise UsageError(f"expected param=value, got {quoted(word)}", hint=_expected(job))
+            raise UsageError(f"expected param=value, got {quoted(word)}", hint=_expected(definition))
         if name in values:
             raise UsageError(f"parameter {quoted(name)} is given twice")
-        param = job.param(name)
+        param = definition.param(name)
         if text.startswith("@"):
             text = _from_file(name, text[1:])
             text = text if param is None or param.type == "string" else text.strip()
@@ -115,7 +117,7 @@ def parse_params(job: Job, words: Sequence[str]) -> Mapping[str, object]:
             values[name] = text
             problems.append(exc.message)
     if problems:
-        raise UsageError(f"{job.name}: {'; '.join(problems)}")
+        raise UsageError(f"{definition.name}: {'; '.join(problems)}")
     return values
 
 
@@ -131,10 +133,10 @@ def _from_file(name: str, path: str) -> str:
         raise UsageError(f"parameter {quoted(name)}: {quoted(path)} is not valid UTF-8 text") from exc
 
 
-def _expected(job: Job) -> str:
-    if not job.params:
-        return f"{job.name} takes no parameters"
-    return f"{job.name} takes {', '.join(param.name for param in job.params)}"
+def _expected(definition: Job | Pipeline) -> str:
+    if not definition.params:
+        return f"{definition.name} takes no parameters"
+    return f"{definition.name} takes {', '.join(param.name for param in definition.params)}"
 
 
 def _one(session: Session, enqueued: Enqueued, waiting: bool, patience: timedelta | None) -> Iterator[Answer]:
@@ -145,11 +147,11 @@ def _one(session: Session, enqueued: Enqueued, waiting: bool, patience: timedelt
     else:
         yield Answer(blocks=[Line(run.id)])
     if not run.ended:
-        yield from _warned(session, [(run.queue, run.job)])
+        yield from _warned(session, [run])
     if waiting:
         with going_on([run.id]):
             for ended in wait_for(session, [run.id], timeout=patience):
-                errors = [] if ended.succeeded else [failure(ended)]
+                errors = [] if ended.succeeded else [failure(session, ended)]
                 yield Answer(documents=[{"run": msgspec.to_builtins(ended), **existing}], errors=errors)
 
 
@@ -164,19 +166,19 @@ def _batch(session: Session, path: str, waiting: bool, patience: timedelta | Non
         yield Answer(documents=[{"runs": runs}])
         return
     yield Answer(blocks=[Lines(ids)])
-    yield from _warned(session, ((each.run.queue, each.run.job) for each in accepted))
+    yield from _warned(session, [each.run for each in accepted])
     if waiting:
         errors = []
         with going_on(ids):
             for ended in wait_for(session, ids, timeout=patience):
                 runs.append(msgspec.to_builtins(ended))
-                errors += [] if ended.succeeded else [failure(ended)]
+                errors += [] if ended.succeeded else [failure(session, ended)]
         yield Answer(documents=[{"runs": runs}], errors=errors)
 
 
-def _warned(session: Session, served: Iterable[tuple[str, str]]) -> Iterator[Answer]:
+def _warned(session: Session, runs: Iterable[Run | PublicRun]) -> Iterator[Answer]:
     if not settings.as_json:
-        yield Answer(notes=warnings(session, served))
+        yield Answer(notes=warnings(session, runs))
 
 
 def _read_lines(path: str) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""`hueyctl inspect`: the whole at a glance, or all about one run, job or schedule."""
+"""`hueyctl inspect`: the whole at a glance, or all about one run, job, pipeline or schedule."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from hueyctl.app.finding import find_run
 from hueyctl.app.overview import SHOWN, Overview, Progress, QueueState, overview
 from hueyctl.app.public import PublicRun
 from hueyctl.app.schedules import ScheduleView, public_schedule, schedule_detail, schedules, upcoming
+from hueyctl.app.session import Session
 from hueyctl.app.why import brief
 from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Table
+from hueyctl.cli.params import declared_params, given_params
+from hueyctl.cli.pipeline import pipeline_answer, pipeline_run_answer
 from hueyctl.cli.runs import runs_table
 from hueyctl.cli.schedule import schedule_answer, schedules_table, slots_blocks, slots_table
 from hueyctl.cli.settings import settings
-from hueyctl.cli.words import age, as_text, count, short, shown_default, size, took
+from hueyctl.cli.words import age, as_text, count, moment, short, size, took
 from hueyctl.cli.worker import workers_table
 from hueyctl.errors import StoreMissing
 from hueyctl.model.definition import CommandBody, Job, PythonBody, ScriptBody
@@ -30,10 +33,11 @@ from hueyctl.model.instant import iso
 
 def inspect(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="A job, a schedule, or a run: an id, 4 of it, or last.")
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A job, pipeline or schedule, or a run: an id, 4 of it, or last."),
     ] = None,
 ) -> Answer:
-    """Show the whole at a glance; or all about a job, a schedule or a run, and why it isn't running yet."""
+    """Show the whole at a glance; or all about a job, a pipeline, a schedule or a run, and why it isn't running yet."""
     session, now = settings.session(), utc_now()
     if name is None:
         return _overview(overview(session, now=now), upcoming(session, now=now, limit=SHOWN), now)
@@ -42,13 +46,27 @@ def inspect(
             found = job_detail(session, name)
         except StoreMissing:
             found = JobDetail(name=name, job=session.job(name), counts={}, runs=[])
-        answer = _job(found, [each for each in schedules(session, now=now) if each.schedule.target == name], now)
-        if name in session.project.schedules:  # of the same name as its job, mostly
-            answer.blocks = [*answer.blocks, *slots_blocks(schedule_detail(session, name, now=now), now)]
-        return answer
+        return _with_slots(_job(found, _scheduled(session, name, now), now), session, name, now)
+    if pipeline := session.project.pipelines.get(name):
+        answer = pipeline_answer(session, pipeline, _scheduled(session, name, now), now)
+        return _with_slots(answer, session, name, now)
     if name in session.project.schedules:
         return schedule_answer(schedule_detail(session, name, now=now), now)
-    return _run(run_detail(session, find_run(session, name), now=now), now)
+    run = find_run(session, name)
+    if run.is_pipeline:
+        return pipeline_run_answer(session, run, now)
+    return _run(run_detail(session, run, now=now), now)
+
+
+def _scheduled(session: Session, name: str, now: datetime) -> list[ScheduleView]:
+    """The schedules that start this job or pipeline."""
+    return [each for each in schedules(session, now=now) if each.schedule.target == name]
+
+
+def _with_slots(answer: Answer, session: Session, name: str, now: datetime) -> Answer:
+    if name in session.project.schedules:  # of the same name as what it starts, mostly
+        answer.blocks = [*answer.blocks, *slots_blocks(schedule_detail(session, name, now=now), now)]
+    return answer
 
 
 def _overview(seen: Overview, slots: Sequence[tuple[datetime, ScheduleView]], now: datetime) -> Answer:
@@ -129,9 +147,7 @@ def _run(detail: RunDetail, now: datetime) -> Answer:
             "stderr": detail.stderr_tail.decode(errors="replace"),
         },
     }
-    blocks: list[Block] = [Facts(_facts(detail, now))]
-    if run.params:
-        blocks.append(Facts([(name, as_text(value)) for name, value in run.params.items()], "params"))
+    blocks: list[Block] = [Facts(_facts(detail, now)), *given_params(run)]
     if detail.attempts:
         columns = ("attempt", "worker", "started", "took", "outcome", "reason")
         blocks.append(Table(columns, [_attempt_row(each, now) for each in detail.attempts], "attempts"))
@@ -150,6 +166,7 @@ def _facts(detail: RunDetail, now: datetime) -> list[tuple[str, str]]:
         ("job", run.job),
         ("state", run.state.value),
         *(("why", line) for line in detail.why),
+        ("pipeline", detail.step or ""),
         ("reason", run.reason or ""),
         ("error", run.error or ""),
         ("exit code", as_text(run.exit_code)),
@@ -161,20 +178,16 @@ def _facts(detail: RunDetail, now: datetime) -> list[tuple[str, str]]:
         ("worker", run.worker or ""),
         ("trigger", run.trigger),
         ("schedule", run.schedule or ""),
-        ("slot", _moment(run.scheduled_at, now)),
-        ("enqueued", _moment(run.enqueued_at, now)),
-        ("due", _moment(run.due_at, now)),
-        ("expires", _moment(detail.expires_at, now)),
-        ("started", _moment(run.started_at, now)),
-        ("finished", _moment(run.finished_at, now)),
+        ("slot", moment(run.scheduled_at, now)),
+        ("enqueued", moment(run.enqueued_at, now)),
+        ("due", moment(run.due_at, now)),
+        ("expires", moment(detail.expires_at, now)),
+        ("started", moment(run.started_at, now)),
+        ("finished", moment(run.finished_at, now)),
         ("result", as_text(run.result)[:200]),
         ("result error", run.result_error or ""),
     ]
     return [(name, value) for name, value in pairs if value]
-
-
-def _moment(at: datetime | None, now: datetime) -> str:
-    return "" if at is None else f"{iso(at)} ({age(at, now)})"
 
 
 def _attempt_row(each: AttemptView, now: datetime) -> tuple[str, ...]:
@@ -198,18 +211,7 @@ def _job(detail: JobDetail, scheduled: Sequence[ScheduleView], now: datetime) ->
     blocks: list[Block] = []
     if job is not None:
         blocks.append(Facts(_job_facts(job)))
-        if job.params:
-            rows = [
-                (
-                    param.name,
-                    param.type,
-                    "required" if param.required else shown_default(param),
-                    "" if param.choices is None or param.secret else as_text(param.choices),
-                    param.description,
-                )
-                for param in job.params
-            ]
-            blocks.append(Table(("param", "type", "default", "choices", "description"), rows, "params"))
+        blocks += declared_params(job.params)
     if detail.counts:
         blocks.append(Facts([(state, str(number)) for state, number in detail.counts.items()], "live runs"))
     if scheduled:

@@ -44,6 +44,7 @@ COMMANDS = {
     "resume": "change:resume",
     "schedule": "schedule:schedule",
     "events": "events:events",
+    "graph": "pipeline:graph",
     "doctor": "upkeep:doctor",
     "prune": "upkeep:prune",
     "backup": "upkeep:backup",

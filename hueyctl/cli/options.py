@@ -19,10 +19,15 @@ States = Annotated[
 ]
 Runs = Annotated[
     list[str] | None,
-    typer.Argument(metavar="RUN...", help="An id, the first 4 or more of one, a job (its newest run), or last."),
+    typer.Argument(
+        metavar="RUN...", help="An id, the first 4 or more of one, a job or pipeline (its newest run), or last."
+    ),
 ]
 OneRun = Annotated[
-    str, typer.Argument(metavar="RUN", help="An id, the first 4 or more of one, a job (its newest run), or last.")
+    str,
+    typer.Argument(
+        metavar="RUN", help="An id, the first 4 or more of one, a job or pipeline (its newest run), or last."
+    ),
 ]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hueyctl.cli.answer import Answer, Line, Lines, Table
+from hueyctl.cli.answer import Answer, Block, Line, Lines, Table
 from hueyctl.cli.settings import settings
 from hueyctl.cli.words import count, shown_default
 from hueyctl.errors import ConfigError, Refused, UsageError
@@ -93,20 +93,23 @@ def check() -> Answer:
     found = {
         "file": str(project.path),
         "jobs": checked.jobs,
+        "pipelines": checked.pipelines,
         "schedules": checked.schedules,
         "warnings": checked.warnings,
     }
-    defined = count(checked.jobs, "job") + (f", {count(checked.schedules, 'schedule')}" if checked.schedules else "")
+    others = [(checked.pipelines, "pipeline"), (checked.schedules, "schedule")]
+    defined = [count(checked.jobs, "job"), *(count(number, kind) for number, kind in others if number)]
     return Answer(
         documents=[{"check": found}],
-        blocks=[Line(f"{project.path.name}: {defined}, ok")],
+        blocks=[Line(f"{project.path.name}: {', '.join(defined)}, ok")],
         notes=checked.warnings,
     )
 
 
 def jobs() -> Answer:
-    """List the jobs that the jobs.toml defines."""
+    """List the jobs and pipelines that the jobs.toml defines."""
     from hueyctl.app.detail import public_job
+    from hueyctl.app.pipelines import in_words, public_pipeline
 
     project = settings.session().project
     defined = [project.jobs[name] for name in sorted(project.jobs)]
@@ -115,9 +118,19 @@ def jobs() -> Answer:
         for job in defined
     ]
     columns = ("job", "kind", "queue", "priority", "params", "description")
+    blocks: list[Block] = [Table(columns, rows)] if rows else [Lines(())]
+    pipelines = [project.pipelines[name] for name in sorted(project.pipelines)]
+    if pipelines:
+        lines = [
+            (each.name, in_words(each.steps), " ".join(map(_param, each.params)), each.description)
+            for each in pipelines
+        ]
+        blocks.append(Table(("pipeline", "steps", "params", "description"), lines, "pipelines"))
     return Answer(
-        documents=[{"jobs": [public_job(job) for job in defined]}],
-        blocks=[Table(columns, rows)] if rows else [Lines(())],
+        documents=[
+            {"jobs": [public_job(job) for job in defined], "pipelines": [public_pipeline(each) for each in pipelines]}
+        ],
+        blocks=blocks,
         notes=[] if rows else [f"{project.path.name} defines no jobs"],
     )
 

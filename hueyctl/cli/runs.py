@@ -11,7 +11,8 @@ import typer
 
 from hueyctl.app import finding
 from hueyctl.app.changes import utc_now
-from hueyctl.app.public import PublicRun, public
+from hueyctl.app.pipelines import whole_of
+from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
 from hueyctl.app.wait import wait as wait_for
@@ -20,7 +21,7 @@ from hueyctl.cli.options import JobName, Limit, OneRun, Runs, Since, States, Unt
 from hueyctl.cli.settings import settings
 from hueyctl.cli.words import age, short, took
 from hueyctl.errors import UsageError
-from hueyctl.model.run import Run
+from hueyctl.model.run import TERMINAL, Run
 from hueyctl.storage.store import RunFilter
 
 
@@ -30,6 +31,9 @@ def runs(
     job: JobName = None,
     queue: Annotated[str | None, typer.Option(help="Of this queue.")] = None,
     schedule: Annotated[str | None, typer.Option(help="Of this schedule.")] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(metavar="RUN", help="This run of a pipeline, and its steps; also by one of them.")
+    ] = None,
     since: Since = None,
     until: Until = None,
     limit: Limit = 20,
@@ -41,12 +45,13 @@ def runs(
         job=finding.known_job(session, job),
         queue=finding.known_queue(session, queue),
         schedule=finding.known_schedule(session, schedule),
+        pipeline=None if pipeline is None else whole_of(session, finding.find_run(session, pipeline)).id,
         since=instant("since", since, now),
         until=instant("until", until, now),
     )
     found = session.reader().runs(where, limit=limit + 1)
     more = len(found) > limit
-    shown = [public(run, session.job(run.job)) for run in found[:limit]]
+    shown = [public_of(session, run) for run in found[:limit]]
     notes = [] if shown else ["no runs"]
     return Answer(
         documents=[{"runs": msgspec.to_builtins(shown), **({"more": True} if more else {})}],
@@ -56,23 +61,25 @@ def runs(
 
 
 def runs_table(runs: Sequence[PublicRun], now: datetime, title: str | None = None) -> Table:
-    """Runs, one a line."""
+    """Runs, one a line; where some belong to pipelines, each with that of its pipeline."""
+    pipelines = any(run.pipeline for run in runs)
     rows = [
         (
             short(run.id),
+            *((short(run.pipeline),) if pipelines else ()),
             run.job,
             run.state.value,
-            run.queue,
-            str(run.priority),
-            str(run.attempt),
+            "" if run.is_pipeline else run.queue,
+            "" if run.is_pipeline else str(run.priority),
+            "" if run.is_pipeline else str(run.attempt),
             age(run.enqueued_at, now),
             took(run, now),
             run.reason or "",
         )
         for run in runs
     ]
-    columns = ("run", "job", "state", "queue", "priority", "attempt", "enqueued", "took", "reason")
-    return Table(columns, rows, title)
+    columns = ("job", "state", "queue", "priority", "attempt", "enqueued", "took", "reason")
+    return Table(("run", *(("pipeline",) if pipelines else ()), *columns), rows, title)
 
 
 def logs(
@@ -86,37 +93,54 @@ def logs(
     stdout: Annotated[bool, typer.Option("--stdout", help="Its standard output alone.")] = False,
     stderr: Annotated[bool, typer.Option("--stderr", help="Its standard error alone.")] = False,
 ) -> Iterable[Answer]:
-    """Show what a run printed: its output, then its errors; with --follow as they come. Into a pipe as it was."""
+    """Show what a run printed: its output, then its errors; with --follow as they come. Into a pipe as it was.
+
+    Of a pipeline, what its steps printed, one after the other in their order.
+    """
     from hueyctl.app.output import BOTH, Chunk, Stream, follow_logs, read_logs
 
     session = settings.session()
     found = finding.find_run(session, run)
     streams: tuple[Stream, ...] = BOTH if stdout == stderr else (("stdout",) if stdout else ("stderr",))
-    read = follow_logs if follow else read_logs
-    chunks = read(session, found, attempt=attempt, streams=streams, last=limit)
+
+    def chunks(of: Run) -> Iterator[Chunk]:
+        read = follow_logs if follow else read_logs
+        return read(session, of, attempt=attempt, streams=streams, last=limit)
+
+    if found.is_pipeline and attempt is not None:
+        raise UsageError(
+            "--attempt goes with one run", hint=f"`hueyctl graph {short(found.id)}` lists those of the steps"
+        )
+    steps = [each.run for each in session.reader().steps(found.id)]
     if settings.as_json and not follow:
-        return _logs_document(found, attempt or found.attempt, chunks)
+        each = [_logs_document(of, attempt or of.attempt, chunks(of)) for of in steps or [found]]
+        return [Answer(documents=[{"logs": {"run": found.id, "steps": each} if found.is_pipeline else each[0]}])]
 
-    def answer(chunk: Chunk) -> Answer:
-        document = {
-            "run": found.id,
-            "attempt": chunk.attempt,
-            "stream": chunk.stream,
-            "data": chunk.data.decode(errors="replace"),
-        }
-        return Answer(documents=[document], blocks=[Raw(chunk.data, f"{chunk.attempt} {chunk.stream}")])
-
-    def answers() -> Iterator[Answer]:
-        if not found.attempt:
-            yield Answer(notes=[f"run {short(found.id)} has not started yet"])
+    def answers(of: Run) -> Iterator[Answer]:
+        if not of.attempt:
+            yield Answer(notes=[f"run {short(of.id)} has not started yet"])
         shown = None
-        for chunk in chunks:
+        for chunk in chunks(of):
             if shown is not None and chunk.attempt != shown:
                 yield Answer(notes=[f"attempt {chunk.attempt}"])
             shown = chunk.attempt
-            yield answer(chunk)
+            document = {
+                "run": of.id,
+                "attempt": chunk.attempt,
+                "stream": chunk.stream,
+                "data": chunk.data.decode(errors="replace"),
+            }
+            yield Answer(documents=[document], blocks=[Raw(chunk.data, f"{of.id} {chunk.attempt} {chunk.stream}")])
 
-    return answers()
+    def of_each() -> Iterator[Answer]:
+        for number, step in enumerate(steps, 1):
+            # Looked at again: by the time that those before it have been followed, it may have started or ended.
+            now = session.reader().get(step.id) or step
+            yield Answer(notes=[f"step {number} ({now.job}), run {short(now.id)}: {now.state}"])
+            if now.attempt or (follow and now.state not in TERMINAL):
+                yield from answers(now)
+
+    return of_each() if found.is_pipeline else answers(found)
 
 
 def result(run: OneRun) -> Answer:
@@ -151,13 +175,13 @@ def _wait(session: Session, found: Sequence[Run], patience: str | None) -> Itera
     from hueyctl.cli.enqueue import going_on
 
     ids = [run.id for run in found]
-    pending = [(run.queue, run.job) for run in found if not public(run, None).ended]
+    pending = [run for run in found if run.state not in TERMINAL]
     if pending and not settings.as_json:
         yield Answer(notes=warnings(session, pending))
     documents, errors = [], []
     with going_on(ids):
         for run in wait_for(session, ids, timeout=timeout("timeout", patience)):
-            failed = [] if run.succeeded else [failure(run)]
+            failed = [] if run.succeeded else [failure(session, run)]
             documents.append(msgspec.to_builtins(run))
             errors += failed
             if not settings.as_json:
@@ -166,9 +190,9 @@ def _wait(session: Session, found: Sequence[Run], patience: str | None) -> Itera
         yield Answer(documents=[{"runs": documents}], errors=errors)
 
 
-def _logs_document(run: Run, attempt: int, chunks: Iterable[object]) -> list[Answer]:
+def _logs_document(run: Run, attempt: int, chunks: Iterable[object]) -> dict[str, object]:
     texts = {"stdout": b"", "stderr": b""}
     for chunk in chunks:
         texts[chunk.stream] += chunk.data  # type: ignore[attr-defined]
     streams = {name: data.decode(errors="replace") for name, data in texts.items()}
-    return [Answer(documents=[{"logs": {"run": run.id, "attempt": attempt or None, **streams}}])]
+    return {"run": run.id, "attempt": attempt or None, **streams}

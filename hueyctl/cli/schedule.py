@@ -103,7 +103,7 @@ def trigger(
     session, now = settings.session(), utc_now()
     timezone = schedules.known(session, name).timezone
     run = schedules.trigger(session, name, due_at=due(None, at, now=now, timezone=timezone), now=now)
-    notes = warnings(session, [(run.queue, run.job)])
+    notes = warnings(session, [run])
     return Answer(documents=[{"run": msgspec.to_builtins(run)}], blocks=[Line(run.id)], notes=notes)
 
 
@@ -149,8 +149,8 @@ def backfill(
         notes.append(f"{count(outcomes['past'], 'slot')} had fired before")
     notes += [f"{iso(each.slot)} was skipped: {each.reason}" for each in decided if each.outcome == "skipped"]
     if ids:
-        job = session.project.jobs[known.target]
-        notes += warnings(session, [(known.queue or job.queue, job.name)])
+        newest = session.reader().get(ids[-1])
+        notes += warnings(session, [newest] if newest else [])
     return Answer(
         documents=[{"schedule": name, "slots": msgspec.to_builtins(decided)}],
         blocks=[Lines(ids)] if ids else [],

@@ -7,6 +7,7 @@ from datetime import datetime
 from hueyctl.app.public import PublicRun
 from hueyctl.app.why import brief
 from hueyctl.model.definition import Param
+from hueyctl.model.instant import iso
 
 SHORT = 8
 
@@ -19,6 +20,11 @@ def age(at: datetime | None, now: datetime) -> str:
     if abs(seconds) < 1:
         return "now"
     return f"in {brief(-seconds)}" if seconds < 0 else f"{brief(seconds)} ago"
+
+
+def moment(at: datetime | None, now: datetime) -> str:
+    """`2026-11-23T00:23:16.906919Z (3m20s ago)`, or nothing."""
+    return "" if at is None else f"{iso(at)} ({age(at, now)})"
 
 
 def took(run: PublicRun, now: datetime) -> str:

@@ -71,6 +71,7 @@ def runs(database: Database, where: RunFilter, *, limit: int | None, before: int
         ("job = ?", where.job),
         ("queue = ?", where.queue),
         ("schedule = ? AND position IS NULL", where.schedule),
+        ("pipeline = ?", where.pipeline),
         ("enqueued_at >= ?", where.since and micros(where.since)),
         ("enqueued_at < ?", where.until and micros(where.until)),
         ("n < ?", before),
@@ -194,10 +195,16 @@ def _event_conditions(database: Database, where: EventFilter) -> tuple[str, list
     conditions: list[str] = []
     values: list[Any] = []
     if where.run is not None:
-        row = database.one("SELECT n FROM runs WHERE id = ?", where.run)
-        # Events outlive their run; those of a pruned one are found by walking.
-        conditions.append("run = ?" if row is None else "n = ?")
-        values.append(where.run if row is None else row[0])
+        row = database.one("SELECT n, pipeline = id FROM runs WHERE id = ?", where.run)
+        if row is None:  # events outlive their run; those of a pruned one are found by walking
+            conditions.append("(run = ? OR pipeline = ?)")
+            values += [where.run, where.run]
+        elif row[1]:
+            conditions.append("n IN (SELECT n FROM runs WHERE pipeline = ?)")
+            values.append(where.run)
+        else:
+            conditions.append("n = ?")
+            values.append(row[0])
     if where.job is not None:
         conditions.append("job = ?")
         values.append(where.job)

@@ -137,18 +137,21 @@ class Pause(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which runs: every given field must match; `since` (inclusive) and `until` (exclusive) are of `enqueued_at`."""
+    """Which runs: every given field must match; `since` (inclusive) and `until` (exclusive) are of `enqueued_at`. A
+    `pipeline` (the id of its run) has that one and its steps."""
 
     states: tuple[RunState, ...] | None = None
     job: str | None = None
     queue: str | None = None
     schedule: str | None = None
+    pipeline: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 
 
 class EventFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which events: every given field must match; `since` is inclusive, `until` exclusive."""
+    """Which events: every given field must match; `since` is inclusive, `until` exclusive. A `run` that is a pipeline's
+    has those of its steps too."""
 
     types: tuple[str, ...] | None = None
     job: str | None = None

@@ -1,0 +1,93 @@
+"""Pipelines as users see them: how their steps hang together, and what became of each in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from hueyctl.app.detail import public_params
+from hueyctl.app.mask import Mask
+from hueyctl.app.public import PublicRun, public_of
+from hueyctl.app.session import Session
+from hueyctl.errors import NotFound
+from hueyctl.model.definition import Pipeline, Step
+from hueyctl.model.handover import as_bytes
+from hueyctl.model.pipeline import laid_out
+from hueyctl.model.run import Run
+
+
+class StepView(msgspec.Struct, frozen=True, kw_only=True):
+    """A step and the positions of those that it waits for; what its definition gives it, or its run."""
+
+    position: int
+    after: tuple[int, ...]
+    job: str
+    params: dict[str, Any] | None = None
+    run: PublicRun | None = None
+
+
+class Graph(msgspec.Struct, frozen=True, kw_only=True):
+    """The steps of a pipeline in their order: as it is defined, or of a run of it."""
+
+    pipeline: str
+    run: PublicRun | None
+    steps: list[StepView]
+
+
+def run_graph(session: Session, run: Run) -> Graph:
+    """The steps of this pipeline's run, as they are now."""
+    steps = [
+        StepView(position=position, after=each.after, job=each.run.job, run=public_of(session, each.run))
+        for position, each in enumerate(session.reader().steps(run.id))
+    ]
+    return Graph(pipeline=run.job, run=public_of(session, run), steps=steps)
+
+
+def defined_graph(pipeline: Pipeline) -> Graph:
+    """The steps of a pipeline, as `jobs.toml` says."""
+    placed = laid_out(pipeline.steps)
+    steps = [
+        StepView(position=position, after=each.after, job=each.step.job, params=each.step.params)
+        for position, each in enumerate(placed)
+    ]
+    return Graph(pipeline=pipeline.name, run=None, steps=steps)
+
+
+def whole_of(session: Session, run: Run) -> Run:
+    """The pipeline's run that this run is, or is a step of; raises NotFound where it is neither."""
+    whole = run if run.pipeline is None else session.reader().get(run.pipeline)
+    if whole is None or not whole.is_pipeline:
+        raise NotFound(f"run {run.id[:8]} of {run.job} is no pipeline's", hint=f"`hueyctl inspect {run.id[:8]}`")
+    return whole
+
+
+def handed_out(session: Session, run: Run) -> bytes | None:
+    """The result of a pipeline that succeeded, as its last step printed or returned it (several: as a JSON list),
+    secrets masked; None: there is none."""
+    store = session.reader()
+    inputs = store.inputs(run)
+    if len(inputs) == 1 and inputs[0].result is None:
+        return None
+    mask = Mask.of(run, *(each.run for each in store.steps(run.id)))
+    return mask.whole(as_bytes(inputs, session.project.jobs))
+
+
+def public_pipeline(pipeline: Pipeline) -> dict[str, Any]:
+    """A definition as JSON-ready values, with the defaults of secret parameters masked."""
+    return {
+        "name": pipeline.name,
+        "description": pipeline.description,
+        "params": public_params(pipeline.params),
+        "steps": msgspec.to_builtins(pipeline.steps),
+    }
+
+
+def in_words(steps: Sequence[Any]) -> str:
+    """Steps on one line: `fetch → (check | transform → shrink) → store`."""
+    return " → ".join(each.job if isinstance(each, Step) else f"({_side_by_side(each)})" for each in steps)
+
+
+def _side_by_side(branches: Sequence[Any]) -> str:
+    return " | ".join(each.job if isinstance(each, Step) else in_words(each) for each in branches)
