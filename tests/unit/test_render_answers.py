@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -66,6 +67,38 @@ def test_a_table_on_a_terminal_shows_markup_as_text_and_sends_no_sequence_of_a_u
     assert "\x1b[31mfailed " in shown, "the state is coloured by us"
     assert "\x1b[31m[red]" not in shown
     assert max(map(len, (line for line in shown.splitlines() if "\x1b" not in line)), default=0) <= 60
+
+
+@pytest.mark.parametrize("columns", [20, 60, 100, 400])
+def test_a_table_that_is_too_wide_cuts_its_texts_and_never_an_id_a_time_or_a_state(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    long = "the return value is not JSON: " * 10
+    row = ("919e8249", "a-long-name-of-a-job", "succeeded", "2026-11-23T02:34:21.646667Z", long)
+    Screen(terminal, as_json=False).show(
+        Answer(blocks=[Table(("run", "job", "state", "started", "reason"), [row, ("1", "b", "failed", "", "")])])
+    )
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.written.getvalue().decode())
+    header, first, second = shown.splitlines()
+    assert header.split() == ["RUN", "JOB", "STATE", "STARTED", "REASON"]
+    assert first.split()[:4] == list(row[:4])
+    assert second.split() == ["1", "b", "failed"]
+    assert first.index(" the return") == header.index(" REASON")
+    assert (long in first) == (columns == 400)
+    assert ("…" in first) == (columns < 400)
+    assert len(first) <= max(columns, 86), "8 + 20 + 9 + 27 + 12 and the gaps are the least that says something"
+
+
+def test_texts_that_are_too_wide_together_share_what_room_there_is(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Screen(terminal, as_json=False).show(
+        Answer(blocks=[Table(("params", "description"), [("param " * 90, "words " * 90)])])
+    )
+    *_, row = re.sub(r"\x1b\[[0-9;]*m", "", terminal.written.getvalue().decode()).splitlines()
+    assert row.count("…") == 2
+    assert row.index("words") == 31
 
 
 def test_no_color_is_respected(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
