@@ -56,11 +56,12 @@ INSERT INTO paused_times (schedule, since, until) VALUES (?1, ?2, ?3)
 ON CONFLICT DO UPDATE SET until = max(until, ?3)
 """
 
+# What waits for others expires when it is released, and not before.
 RETRY: Final = """
-UPDATE runs SET state = 'queued', gate = NULL, retries_left = NULL, losses = 0, due_at = ?1,
-    expires_at = ?1 + expires_us, started_at = NULL, finished_at = NULL, worker = NULL, exit_code = NULL, error = NULL,
-    reason = NULL, result = NULL, result_error = NULL
-WHERE n = ?2
+UPDATE runs SET state = ?1, gate = NULL, retries_left = NULL, losses = 0, due_at = ?2,
+    expires_at = CASE ?1 WHEN 'queued' THEN ?2 + expires_us END, started_at = NULL, finished_at = NULL, worker = NULL,
+    exit_code = NULL, error = NULL, reason = NULL, result = NULL, result_error = NULL
+WHERE n = ?3
 """
 
 
@@ -84,9 +85,11 @@ def revoke(database: Database, ids: Sequence[str], *, kill: bool, by: str, now: 
 
 
 def revoke_one(database: Database, run: Run, *, kill: bool, now: datetime, log: Log) -> Revocation:
-    """Revoke one run, in the transaction under way."""
+    """Revoke one run, in the transaction under way; a pipeline's with all of its steps."""
     if run.state in TERMINAL:
         return Revocation(run, "ended")
+    if run.is_pipeline:
+        return _revoke_pipeline(database, run, kill=kill, now=now, log=log)
     if run.state is not RunState.RUNNING:
         reason = f"revoked by {log.by}"
         database.run(REVOKE, log.time, reason, run.n)
@@ -104,13 +107,16 @@ def revoke_one(database: Database, run: Run, *, kill: bool, now: datetime, log: 
     return Revocation(msgspec.structs.replace(run, revoking=True, killing=True), "requested")
 
 
-def take_in(database: Database, new: NewRun, *, now: datetime, log: Log) -> Run:
-    """Accept one run, in the transaction under way."""
+def take_in(database: Database, new: NewRun, *, gate: str | None = None, now: datetime, log: Log) -> Run:
+    """Accept one run, in the transaction under way; behind `gate` it waits until that opens."""
     intake = _Intake(database, now, log)
-    run = intake.add(new)
+    run = intake.add(new, gate)
     intake.insert()
-    _wait_for_locks(database, [run], log)
-    return run
+    if gate is None:
+        _wait_for_locks(database, [run], log)
+        return run
+    database.run(gates.CLOSE, gate, run.n)
+    return msgspec.structs.replace(run, gate=gate)
 
 
 def live_of_key(database: Database, unique_key: bytes | None) -> Run | None:
@@ -123,19 +129,13 @@ def retry(database: Database, ids: Sequence[str], *, by: str, now: datetime) -> 
     """`Store.retry`."""
     log = Log(micros(now), by)
     retried = []
+    back: set[str] = set()  # a step may have been brought back with another one
     with database.write(durable=True):
         for run in _found(database, ids):
-            refusal = _refusal(database, run)
-            if refusal is None:
-                database.run(RETRY, log.time, run.n)
-                row = database.one(BY_ID, run.id)
-                assert row is not None, "it was there in this transaction"
-                again = run_from(row)
-                log.move(run.queue, run.job, run.state, RunState.QUEUED)
-                log.run(again, EventType.RETRIED, RunState.QUEUED, {"was": run.state.value})
-                retried.append(Retried(again))
-            else:
-                retried.append(Retried(run, refusal))
+            refusal = None if run.id in back else _refusal(database, run)
+            if refusal is None and run.id not in back:
+                back |= _bring_back(database, run, log)
+            retried.append(Retried(_by_id(database, run.id) or run, refusal))
         log.write(database)
         failpoint("retry.before")
     failpoint("retry.after")
@@ -205,10 +205,10 @@ class _Intake:
         self._edges: list[Row] = []
         self._details: dict[tuple[str, int], str] = {}
 
-    def add(self, new: NewRun) -> Run:
-        """Take one in, with its steps where it is a pipeline's; written by `insert`."""
+    def add(self, new: NewRun, gate: str | None = None) -> Run:
+        """Take one in, to be written by `insert`; a pipeline's with its steps, which all wait behind a gate."""
         if new.steps:
-            return self._add_pipeline(new)
+            return self._add_pipeline(new, gate)
         run, message = _made(new, self._next(), self._now)
         self._add(new, run, message)
         return run
@@ -232,7 +232,7 @@ class _Intake:
         if len(self._rows) >= CHUNK:
             self.insert()
 
-    def _add_pipeline(self, new: NewRun) -> Run:
+    def _add_pipeline(self, new: NewRun, gate: str | None) -> Run:
         new = msgspec.structs.replace(new, expires_s=None)  # its steps expire
         whole, message = _made(new, self._next(), self._now)
         whole = msgspec.structs.replace(whole, state=RunState.WAITING, pipeline=whole.id)
@@ -243,7 +243,7 @@ class _Intake:
             of_step = msgspec.structs.replace(step.run, **own)
             run, message = _made(of_step, self._next(), self._now)
             run = msgspec.structs.replace(run, pipeline=whole.id, position=position)
-            if step.after:
+            if step.after or gate is not None:
                 run = msgspec.structs.replace(run, state=RunState.WAITING, expires_at=None)
             self._add(of_step, run, message)
         return whole
@@ -315,6 +315,35 @@ def _wait_for_locks(database: Database, runs: Iterable[Run], log: Log) -> None:
     for run in runs:
         if run.lock_key is not None and run.state is RunState.QUEUED:
             gates.wait_if_held(database, run, log)
+
+
+def _revoke_pipeline(database: Database, pipeline: Run, *, kill: bool, now: datetime, log: Log) -> Revocation:
+    # From behind, or the first would have those after it skipped.
+    for step in reversed(pipelines.live_steps(database, pipeline.id)):
+        revoke_one(database, step, kill=kill, now=now, log=log)
+    left = _by_id(database, pipeline.id) or pipeline
+    if left.state in TERMINAL:
+        return Revocation(left, "revoked")
+    return Revocation(left, "requested" if kill else "running")
+
+
+def _bring_back(database: Database, run: Run, log: Log) -> set[str]:
+    """Let an ended run go on, one of a pipeline with what depends on it. Returns the ids of all that go on."""
+    if run.pipeline is None:
+        _again(database, run, RunState.QUEUED, log)
+        return {run.id}
+    back = pipelines.brought_back(database, run)
+    for each in back:
+        _again(database, each, RunState.WAITING, log)
+    ends.begin(database, run.pipeline, log)
+    return {each.id for each in back}
+
+
+def _again(database: Database, run: Run, state: RunState, log: Log) -> None:
+    database.run(RETRY, state.value, log.time, run.n)
+    if not run.is_pipeline:
+        log.move(run.queue, run.job, run.state, state)
+    log.run(msgspec.structs.replace(run, worker=None), EventType.RETRIED, state, {"was": run.state.value})
 
 
 def _refusal(database: Database, run: Run) -> str | None:

@@ -22,7 +22,7 @@ from hueyctl.model.event import EventType
 from hueyctl.model.outcome import Raised, describe
 from hueyctl.model.run import MESSAGE_VERSION, Run, RunState
 from hueyctl.model.transition import Change, Settlement, settle
-from hueyctl.storage import ends, gates
+from hueyctl.storage import ends, gates, pipelines
 from hueyctl.storage.database import Database, Unstorable
 from hueyctl.storage.limits import Limits
 from hueyctl.storage.log import Log
@@ -178,8 +178,9 @@ def expire(database: Database, log: Log) -> int:
     database.many(EXPIRE, [(log.time, reason, run.n) for run in runs])
     for run in runs:
         log.move(run.queue, run.job, run.state, RunState.EXPIRED)
+        log.run(run, EventType.EXPIRED, RunState.EXPIRED, data)
+    for run in runs:  # only when all of them are recorded: with the last of its steps a pipeline ends
         over = msgspec.structs.replace(run, state=RunState.EXPIRED, finished_at=instant(log.time), reason=reason)
-        log.run(over, EventType.EXPIRED, RunState.EXPIRED, data)
         ends.ended(database, over, log)
     for lock_key in {run.lock_key for run in runs}:
         gates.open_lock(database, lock_key, log)
@@ -396,7 +397,10 @@ def _take(database: Database, run: Run, want: Want, now: datetime, log: Log) -> 
     )
     log.move(run.queue, run.job, RunState.QUEUED, RunState.RUNNING)
     log.run(taken, EventType.EXECUTING, RunState.RUNNING)
-    return Claim(taken, token)
+    if run.pipeline is None:
+        return Claim(taken, token)
+    whole = pipelines.begun(database, run.pipeline, log)
+    return Claim(taken, token, whole, pipelines.inputs(database, run))
 
 
 def _hold(database: Database, run: Run, misfit: str, log: Log) -> None:

@@ -32,7 +32,7 @@ UPDATE runs SET gate = NULL WHERE n = (
 ) AND NOT EXISTS (
     SELECT 1 FROM runs AS other
     WHERE other.schedule = ?2 AND other.schedule IS NOT NULL AND other.finished_at IS NULL AND other.gate < ?1
-)
+) RETURNING pipeline
 """
 
 # A holder that doesn't run holds nothing: nobody would ever let go of it.
@@ -71,15 +71,21 @@ UPDATE runs SET gate = NULL WHERE n IN (
 LAST_EVENT: Final = "SELECT type FROM events WHERE n = ? AND n IS NOT NULL ORDER BY seq DESC LIMIT 1"
 
 
-def close(database: Database, n: int, schedule: str) -> None:
-    """Let run `n` wait for those of its schedule that are under way."""
-    database.run(CLOSE, _of_schedule(schedule), n)
+def of_schedule(schedule: str) -> str:
+    """The gate behind which a run waits for those of its schedule that are under way."""
+    # A lock's key and a schedule's name must not meet.
+    return f"schedule:{schedule}"
 
 
-def open_next(database: Database, schedule: str | None, log: Log) -> None:
-    """A run of `schedule` has ended: let the first that waits behind it go, if it was the last under way."""
-    if schedule is not None and database.run(OPEN, _of_schedule(schedule), schedule):
-        log.opened = True
+def open_next(database: Database, schedule: str | None, log: Log) -> str | None:
+    """A run of `schedule` has ended: let the first that waits behind it go, if it was the last under way. Returns the
+    pipeline that it let go, if it is one: its steps are still to be let start."""
+    opened = None if schedule is None else database.one(OPEN, of_schedule(schedule), schedule)
+    if opened is None:
+        return None
+    log.opened = True
+    pipeline: str | None = opened[0]
+    return pipeline
 
 
 def take(database: Database, run: Run, log: Log) -> bool:
@@ -111,11 +117,6 @@ def open_lock(database: Database, key: str | None, log: Log) -> None:
     first that waits in each line."""
     if key is not None and database.one(HOLDER, key) is None and database.run(OPEN_LOCK, _of_lock(key)):
         log.opened = True
-
-
-def _of_schedule(schedule: str) -> str:
-    # A lock's key and a schedule's name must not meet.
-    return f"schedule:{schedule}"
 
 
 def _of_lock(key: str) -> str:

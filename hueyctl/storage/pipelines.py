@@ -71,6 +71,8 @@ UPDATE runs SET state = 'skipped', finished_at = ?2, reason = ?3 WHERE n IN (SEL
 RETURNING {RUN_COLUMNS}
 """
 
+BAD: Final = TERMINAL - {RunState.SUCCEEDED}
+
 # What a pipeline ends as: the first of these that a step has ended in.
 WORST_FIRST: Final = (RunState.FAILED, RunState.EXPIRED, RunState.REVOKED, RunState.SKIPPED, RunState.SUCCEEDED)
 ENDS: Final = f"SELECT state, position, job, reason FROM runs WHERE {_OF_PIPELINE} ORDER BY position"
@@ -117,11 +119,7 @@ def inputs(database: Database, run: Run) -> tuple[Input, ...]:
 def steps(database: Database, pipeline: str) -> list[StepRun]:
     """`Store.steps`."""
     with database.snapshot():
-        runs = [run_from(row) for row in database.all(STEPS, pipeline)]
-        after: dict[int, list[int]] = {}
-        for child, parent in database.all(AFTER, pipeline):
-            after.setdefault(child, []).append(parent)
-    return [StepRun(run, tuple(after.get(position, ()))) for position, run in enumerate(runs)]
+        return _steps(database, pipeline)
 
 
 def live_steps(database: Database, pipeline: str) -> list[Run]:
@@ -141,6 +139,29 @@ def go_on(database: Database, step: Run, log: Log) -> list[Run]:
     return over + _end(database, step.pipeline, log)
 
 
+def brought_back(database: Database, run: Run) -> list[Run]:
+    """What a retry lets go on, in the order of acceptance: an ended step with those before it that ended badly, or all
+    of a pipeline that ended badly; what was skipped behind them and has nothing else in its way; and the pipeline's own
+    run, if it had ended.
+
+    What stays skipped gets as its reason what is in its way now.
+    """
+    assert run.pipeline is not None, "it is a step's or a pipeline's"
+    steps = _steps(database, run.pipeline)
+    back = _asked_back(run, steps)
+    for position, (step, after) in enumerate((each.run, each.after) for each in steps):
+        if position not in back and step.state is RunState.SKIPPED:
+            in_the_way = [steps[each].run for each in after if steps[each].run.state in BAD and each not in back]
+            if not in_the_way:
+                back.add(position)
+                continue
+            reason = _why(in_the_way[0])
+            database.run("UPDATE runs SET reason = ? WHERE n = ?", reason, step.n)
+            steps[position] = StepRun(msgspec.structs.replace(step, reason=reason), after)
+    whole = _run(database, run.pipeline)
+    return [whole] * (whole.state in TERMINAL) + [steps[position].run for position in sorted(back)]
+
+
 def begin(database: Database, pipeline: str, log: Log) -> list[Run]:
     """Let start all steps of a pipeline that wait for nothing any more. Returns what has ended by it, as `go_on`."""
     return _let_start(database, database.all(BEGINNING, pipeline), log) + _end(database, pipeline, log)
@@ -150,6 +171,33 @@ def told(position: int, job: str, state: RunState, reason: str | None) -> str:
     """How a step ended, as the reason of what follows from it."""
     how = {RunState.FAILED: f"failed: {reason}", RunState.EXPIRED: "expired", RunState.REVOKED: "was revoked"}
     return f"step {position + 1} ({job}) {how.get(state, state.value)}"
+
+
+def _steps(database: Database, pipeline: str) -> list[StepRun]:
+    after: dict[int, list[int]] = {}
+    for child, parent in database.all(AFTER, pipeline):
+        after.setdefault(child, []).append(parent)
+    runs = [run_from(row) for row in database.all(STEPS, pipeline)]
+    return [StepRun(run, tuple(after.get(position, ()))) for position, run in enumerate(runs)]
+
+
+def _asked_back(run: Run, steps: Sequence[StepRun]) -> set[int]:
+    """The positions of those that a retry of `run` is meant for."""
+    if run.position is None:
+        return {at for at, step in enumerate(steps) if step.run.state in BAD - {RunState.SKIPPED}}
+    asked, found = set[int](), [run.position]
+    while found:
+        position = found.pop()
+        if position not in asked and steps[position].run.state in BAD:
+            asked.add(position)
+            found += steps[position].after
+    return asked
+
+
+def _why(step: Run) -> str | None:
+    """Why what depends on this step is skipped."""
+    assert step.position is not None, "it is a step"
+    return step.reason if step.state is RunState.SKIPPED else told(step.position, step.job, step.state, step.reason)
 
 
 def _let_start(database: Database, rows: Iterable[Row], log: Log) -> list[Run]:

@@ -14,7 +14,6 @@ import msgspec
 
 from hueyctl.failpoints import failpoint
 from hueyctl.model.event import EventType
-from hueyctl.model.run import RunState
 from hueyctl.storage import changes, gates
 from hueyctl.storage.database import Database
 from hueyctl.storage.log import Log
@@ -45,7 +44,8 @@ ORDER BY gate, n LIMIT ?
 # Where one is enough to know what to do; replacing needs all (SQLite's -1).
 LOOKED_AT: Final = {"skip": 1, "line": 1, "allow": 0, "queue": 1, "replace": -1}
 WAITS: Final = """
-SELECT 1 FROM runs WHERE schedule = ? AND schedule IS NOT NULL AND finished_at IS NULL AND attempt = 0 LIMIT 1
+SELECT 1 FROM runs WHERE schedule = ? AND schedule IS NOT NULL AND finished_at IS NULL AND attempt = 0
+    AND state <> 'running' LIMIT 1
 """
 
 
@@ -140,18 +140,16 @@ def _decide(database: Database, firing: Firing, by: str, now: datetime) -> Fired
         reason = f"overlap: run {live[0].id[:8]} of this schedule is {live[0].state.value}"
         return _passed_over(database, firing, "skipped", reason, log)
     if live and firing.overlap == "replace":
-        for run in live:
-            changes.revoke_one(database, run, kill=True, now=now, log=log)
-        live = [run for run in live if run.state is RunState.RUNNING]
+        done = [changes.revoke_one(database, run, kill=True, now=now, log=log) for run in live]
+        live = [each.run for each in done if each.effect == "requested"]
     new = firing.run
     if live:
         new = msgspec.structs.replace(new, due_at=None)  # due when it is let through
     if (standing := changes.live_of_key(database, new.unique_key)) is not None:
         reason = f"unique: run {standing.id[:8]} stands for it, which is {standing.state.value}"
         return _passed_over(database, firing, "skipped", reason, log)
-    run = changes.take_in(database, new, now=now, log=log)
-    if live:
-        gates.close(database, run.n, firing.schedule)
+    gate = gates.of_schedule(firing.schedule) if live else None
+    run = changes.take_in(database, new, gate=gate, now=now, log=log)
     database.run(DECIDED, firing.schedule, micros(firing.slot), "fired", run.id, None, log.time)
     log.write(database)
     return Fired(firing, "fired", run.id)

@@ -345,7 +345,8 @@ class Store(Protocol):
 
     def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> Pruned:
         """Delete at most `limit` runs and as many events past their retention, in one transaction. The output of the
-        runs is the caller's to delete."""
+        runs is the caller's to delete. A pipeline goes as a whole, though it be above the limit: when the longest
+        retention of any end that its steps may have had has passed since its end."""
 
     def prunable(self, retention: Retention, *, now: datetime) -> tuple[int, int]:
         """How many runs and how many events are past their retention. Counting events reads all of them."""

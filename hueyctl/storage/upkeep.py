@@ -34,13 +34,17 @@ UPDATE runs SET state = 'queued', hold = NULL, reason = NULL WHERE n IN (
 
 HELD_LINES: Final = "SELECT DISTINCT queue, job FROM runs WHERE state = 'held' AND hold = ?"
 
-# By state, so that each is a stretch of the index runs_ended.
-PRUNE_RUNS: Final = """
-DELETE FROM runs WHERE n IN (
-    SELECT n FROM runs WHERE state = ? AND finished_at < ? AND finished_at IS NOT NULL AND position IS NULL
-    ORDER BY finished_at LIMIT ?
-) RETURNING id
+# By state, so that each is a stretch of the index runs_ended. A pipeline goes as a whole, and its steps stay as long
+# as any of them would: they are not in that index, and its own run has ended last.
+_PRUNABLE: Final = """
+state = ? AND finished_at < ? AND finished_at IS NOT NULL AND position IS NULL AND (pipeline IS NULL OR finished_at < ?)
 """
+PRUNABLE: Final = f"SELECT n, id, pipeline FROM runs WHERE {_PRUNABLE} ORDER BY finished_at LIMIT ?"
+PRUNE_RUN: Final = "DELETE FROM runs WHERE n = ?"
+PRUNE_EDGES: Final = """
+DELETE FROM edges WHERE child IN (SELECT n FROM runs WHERE pipeline = ? AND pipeline IS NOT NULL)
+"""
+PRUNE_PIPELINE: Final = "DELETE FROM runs WHERE pipeline = ? AND pipeline IS NOT NULL RETURNING id"
 
 # By number, for there is no index on time. An event that a wrong clock put into the future is as old as those around
 # it: waiting for its time, with all that is behind it, would let the log grow for years.
@@ -48,8 +52,10 @@ OLDEST_EVENTS: Final = "SELECT seq, time FROM events ORDER BY seq LIMIT ?"
 NEXT_IN_TIME: Final = "SELECT time FROM events WHERE seq > ? AND time <= ? ORDER BY seq LIMIT 1"
 PRUNE_EVENTS: Final = "DELETE FROM events WHERE seq <= ? AND (time < ? OR time > ?)"
 
-PRUNABLE_RUNS: Final = """
-SELECT count(*) FROM runs WHERE state = ? AND finished_at < ? AND finished_at IS NOT NULL AND position IS NULL
+PRUNABLE_RUNS: Final = f"""
+SELECT coalesce(sum(CASE WHEN pipeline IS NULL THEN 1 ELSE (
+    SELECT count(*) FROM runs AS part WHERE part.pipeline = runs.pipeline AND part.pipeline IS NOT NULL
+) END), 0) FROM runs WHERE {_PRUNABLE}
 """
 
 PRUNABLE_EVENTS: Final = "SELECT count(*) FROM events WHERE time < ?"
@@ -106,22 +112,29 @@ def prune(database: Database, retention: Retention, *, now: datetime, limit: int
     """`Store.prune`."""
     ids: list[str] = []
     with database.write(durable=False):
-        for state, before in _ends(retention, now):
-            if len(ids) < limit:
-                ids += [row[0] for row in database.all(PRUNE_RUNS, state, before, limit - len(ids))]
+        for end in _ends(retention, now):
+            for n, id, pipeline in database.all(PRUNABLE, *end, max(0, limit - len(ids))):
+                if len(ids) >= limit:
+                    break  # the last may have gone above it: a pipeline goes as a whole
+                if pipeline is None:
+                    database.run(PRUNE_RUN, n)
+                    ids.append(id)
+                else:
+                    database.run(PRUNE_EDGES, pipeline)
+                    ids += [row[0] for row in database.all(PRUNE_PIPELINE, pipeline)]
         events, more = _prune_events(database, micros(now), _before(now, retention.events), limit)
         database.run(PRUNE_SLOTS, _before(now, retention.events), limit)
         for until, schedule in database.all(PRUNE_PAUSED, _before(now, retention.events)):
             database.run(GO_ON, until, schedule)
         failpoint("prune.before", ids or events)
     failpoint("prune.after", ids or events)
-    return Pruned(tuple(ids), more=more or len(ids) == limit, events=events)
+    return Pruned(tuple(ids), more=more or len(ids) >= limit, events=events)
 
 
 def prunable(database: Database, retention: Retention, *, now: datetime) -> tuple[int, int]:
     """`Store.prunable`."""
     with database.snapshot():
-        counts = [database.one(PRUNABLE_RUNS, state, before) for state, before in _ends(retention, now)]
+        counts = [database.one(PRUNABLE_RUNS, *end) for end in _ends(retention, now)]
         events = database.one(PRUNABLE_EVENTS, _before(now, retention.events))
     return sum(row[0] for row in counts if row), events[0] if events else 0
 
@@ -145,10 +158,12 @@ def _admit(database: Database, queue: str, job: str, hold: str, log: Log) -> int
     return len(rows)
 
 
-def _ends(retention: Retention, now: datetime) -> list[tuple[str, int]]:
-    """Each terminal state, with the time before which what ended in it goes."""
-    failed = _before(now, retention.failed)
-    return [("succeeded", _before(now, retention.succeeded)), *((state, failed) for state in ENDED_BADLY)]
+def _ends(retention: Retention, now: datetime) -> list[tuple[str, int, int]]:
+    """Each terminal state, with the times before which a run that ended in it goes, and a pipeline."""
+    succeeded, failed = _before(now, retention.succeeded), _before(now, retention.failed)
+    # Of the steps of one that ended badly some may have succeeded.
+    bad = [(state, failed, min(succeeded, failed)) for state in ENDED_BADLY]
+    return [("succeeded", succeeded, succeeded), *bad]
 
 
 def _before(now: datetime, kept: timedelta) -> int:
