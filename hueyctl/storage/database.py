@@ -72,6 +72,7 @@ class Database:
         self.busy_s = busy_s
         self._wal = f"{path}-wal"
         self._watched = True
+        self._seen = -1  # the data version that the format was last checked at
         self._file = self._identity()
         self.connection = self._read_only_connection() if read_only else self._connection("mode=rw")
         try:
@@ -125,7 +126,10 @@ class Database:
         self.check_same_file()
         self.run("BEGIN IMMEDIATE")
         try:
-            self._check_version()
+            version = self._data_version()
+            if version != self._seen:  # only another connection can have migrated it
+                self._check_version()
+                self._seen = version
             before = self.connection.total_changes
             yield
             changed = self.connection.total_changes != before
@@ -183,6 +187,13 @@ class Database:
     def data_version(self) -> int:
         """A number that differs when another connection has committed in between."""
         self.check_same_file()
+        return self._data_version()
+
+    def mark(self) -> tuple[int, int]:
+        """In a write transaction: what differs once anybody, this connection too, has changed anything since."""
+        return self._seen, self.connection.total_changes
+
+    def _data_version(self) -> int:
         row = self.one("PRAGMA data_version")
         return int(row[0]) if row else 0
 

@@ -24,6 +24,7 @@ from hueyctl.model.run import MESSAGE_VERSION, Run, RunState
 from hueyctl.model.transition import Change, Settlement, settle
 from hueyctl.storage import ends, gates, pipelines
 from hueyctl.storage.database import Database, Unstorable
+from hueyctl.storage.known import Known
 from hueyctl.storage.limits import Limits
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import RUN_COLUMNS, SUBJECT, Row, instant, maybe_micros, micros, run_from
@@ -43,14 +44,6 @@ CHANGE: Final = """
 UPDATE runs SET state = ?, retries_left = ?, losses = ?, due_at = ?, expires_at = ?, finished_at = ?, exit_code = ?,
     error = ?, reason = ?, result = ?, result_error = ?, worker = ?, token = NULL, revoking = 0, killing = 0
 WHERE n = ? AND token = ? AND revoking = ?
-"""
-
-# What waits for a time, and whether the worker is (still) known: one that has been rescued gets nothing.
-PENDING: Final = """
-SELECT (SELECT min(due_at) FROM runs WHERE state = 'scheduled'),
-       (SELECT min(expires_at) FROM runs
-        WHERE expires_at IS NOT NULL AND finished_at IS NULL AND state <> 'running'),
-       EXISTS (SELECT 1 FROM workers WHERE id = ?)
 """
 
 # One UPDATE, never read, deleted and inserted again: a run is at no moment nowhere.
@@ -103,23 +96,29 @@ HOLD: Final = "UPDATE runs SET state = 'held', hold = 'misfit', reason = ? WHERE
 
 
 def exchange(
-    database: Database, settlements: Sequence[Settlement], want: Want | None, now: datetime, *, durable: bool
+    database: Database,
+    known: Known,
+    settlements: Sequence[Settlement],
+    want: Want | None,
+    now: datetime,
+    *,
+    durable: bool,
 ) -> Exchange:
     """`Store.exchange`; `durable`: first claims are on the disk too when it returns, as re-claims always are."""
     try:
-        done, reclaim = _exchange(database, settlements, want, now, durable=durable)
+        done, reclaim = _exchange(database, known, settlements, want, now, durable=durable)
     except (Unstorable, ValueError, TypeError, OverflowError, msgspec.MsgspecError):
         if not settlements:
             raise
         # One of them can't be stored. Each on its own, so that it takes no other with it.
-        done, reclaim = _exchange(database, settlements, want, now, durable=durable, each_alone=True)
+        done, reclaim = _exchange(database, known, settlements, want, now, durable=durable, each_alone=True)
     if want is None or not reclaim:
         return done
     # How durable a transaction is must be known before it begins, and what was settled must not be reported as failed
     # by what comes after it: the claims that must be durable have a transaction of their own.
     rest = msgspec.structs.replace(want, limit=want.limit - len(done.claims))
     try:
-        again, _ = _exchange(database, (), rest, now, durable=True)
+        again, _ = _exchange(database, known, (), rest, now, durable=True)
     except (StoreBusy, StoreFull):
         if not settlements and not done.claims:
             raise
@@ -189,6 +188,7 @@ def expire(database: Database, log: Log) -> int:
 
 def _exchange(
     database: Database,
+    known: Known,
     settlements: Sequence[Settlement],
     want: Want | None,
     now: datetime,
@@ -202,16 +202,19 @@ def _exchange(
     stopped = None
     limits = Limits(database, want, log.time) if want else None
     with database.write(durable=durable):
+        known.look()
         stale = (
             _settle_each(database, settlements, now, log) if each_alone else _settle(database, settlements, now, log)
         )
-        due, more, known = _let_time_pass(database, want, log)
-        if limits and known and not more:
+        due, more = _let_time_pass(database, known, log)
+        if limits and not more and known.registered(limits.want.worker):
+            limits.paused = known.paused()
             stopped = _claim(database, limits, now, log, claims, durable=durable)
             due = min((at for at in (due, limits.opens_at) if at is not None), default=None)
         log.write(database)
         failpoint("claim.before", claims)
         failpoint("settle.before", settlements)
+    known.keep()
     failpoint("claim.after", claims)
     failpoint("settle.after", settlements)
     # More than one transaction should take: the rest of it at once.
@@ -272,26 +275,20 @@ def _refuse(database: Database, settlement: Settlement, log: Log) -> None:
         log.run(run, EventType.STALE, run.state, data)
 
 
-def _let_time_pass(database: Database, want: Want | None, log: Log) -> tuple[int | None, bool, bool]:
-    """When the next run becomes due; whether more than one batch is due now; whether the worker is known."""
-    worker = want.worker if want else None
-    due, expires, known = _pending(database, worker)
+def _let_time_pass(database: Database, known: Known, log: Log) -> tuple[int | None, bool]:
+    """When the next run becomes due; whether more than one batch is due now."""
+    due, expires = known.pending(again=log.entered)
     more = False
     if expires is not None and expires <= log.time:
         more = expire(database, log) == BATCH
+        due, _ = known.pending(again=True)
     if due is not None and due <= log.time:
         promoted = database.all(PROMOTE, log.time)
         for row in sorted(promoted):
             log.row(row, EventType.ENQUEUED, RunState.SCHEDULED, RunState.QUEUED)
         more = more or len(promoted) == BATCH
-        due = _pending(database, worker)[0]
-    return due, more, known
-
-
-def _pending(database: Database, worker: str | None) -> tuple[int | None, int | None, bool]:
-    row = database.one(PENDING, worker)
-    assert row is not None, "it has no FROM"
-    return row[0], row[1], row[2] == 1
+        due, _ = known.pending(again=True)
+    return due, more
 
 
 def _claim(
@@ -325,7 +322,7 @@ def _in_order(database: Database, limits: Limits) -> Iterator[Run]:
     """The queued runs that a worker may take, in the order of claiming. Each must have left its line when the next is
     asked for."""
     want = limits.want
-    heads = _open_heads(database, want)
+    heads = _open_heads(database, limits)
     heapq.heapify(heads)
     fetched: dict[tuple[str, str], list[Row]] = {}
     while heads:
@@ -348,9 +345,9 @@ def _line(database: Database, queue: str, job: str, limit: int) -> list[Row]:
     return database.all(LINE, queue, job, limit)[::-1]
 
 
-def _open_heads(database: Database, want: Want) -> list[Row]:
+def _open_heads(database: Database, limits: Limits) -> list[Row]:
     """The first of each line that is not paused and that the worker serves and defines, as rows that sort."""
-    paused = set(database.all("SELECT kind, name FROM pauses WHERE kind IN ('all', 'job', 'queue')"))
+    want, paused = limits.want, limits.paused
     if ("all", "") in paused:
         return []
     return [

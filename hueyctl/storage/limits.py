@@ -38,6 +38,8 @@ class Limits:
         self.opens_at: int | None = None
         """When the first rate limit that closed a line opens it again."""
         self.want = want
+        self.paused: frozenset[tuple[str, str]] = frozenset()
+        """The switches that are set, as (kind, name)."""
         self._database, self._at = database, at
         self._running: tuple[Counter[str], Counter[str]] | None = None
         self._rate_left: dict[str, int] = {}

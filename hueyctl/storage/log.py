@@ -30,6 +30,8 @@ class Log:
         self.by = None if by is None else utf8(by)
         self.opened = False
         """A run that waited for what this transaction has ended may be claimed now."""
+        self.entered = False
+        """A run stands in a line that didn't: it may wait for a time."""
         self._rows: list[Row] = []
         self._moves: Counter[tuple[str, str, RunState]] = Counter()
 
@@ -38,6 +40,7 @@ class Log:
         if old in STANDING:
             self._moves[queue, job, old] -= 1
         if new in STANDING:
+            self.entered = True
             self._moves[queue, job, new] += 1
 
     def run(self, run: Run, type: EventType, state: RunState | None, data: dict[str, Any] | None = None) -> None:

@@ -15,6 +15,7 @@ from hueyctl.model.transition import Settlement
 from hueyctl.storage import changes, pipelines, reading, schedules, upkeep, workers
 from hueyctl.storage.database import Database
 from hueyctl.storage.exchange import exchange
+from hueyctl.storage.known import Known
 from hueyctl.storage.opening import open_database
 from hueyctl.storage.store import (
     Accepted,
@@ -64,6 +65,7 @@ class SqliteStore:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._known = Known(database)
         # Read once: only a boot changes it, and no connection outlives one.
         self._careful_until: datetime | None = None
         self._careful_read = False
@@ -80,7 +82,7 @@ class SqliteStore:
         until = self._careful_until
         # A clock that was far ahead at boot must not make it careful for years.
         careful = until is not None and now < until <= now + workers.CAREFUL_FOR
-        return exchange(self.database, settlements, want, now, durable=careful)
+        return exchange(self.database, self._known, settlements, want, now, durable=careful)
 
     # -- changes asked for by users ---------------------------------------------------------------------------------
     def revoke(self, ids: Sequence[str], *, kill: bool, by: str, now: datetime) -> list[Revocation]:
