@@ -6,6 +6,7 @@ retry, final) and nothing else; secrets are masked in every text that is stored.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from huey.exceptions import CancelExecution, TaskTimeout
 from hueyctl.engine.definitions import Definitions, EnvFileError
 from hueyctl.model.command import render
 from hueyctl.model.definition import CommandBody, Job, PythonBody, ScriptBody
+from hueyctl.model.handover import as_json, as_stdin, is_text
 from hueyctl.model.instant import iso
 from hueyctl.model.outcome import (
     AnyOutcome,
@@ -72,6 +74,11 @@ class Attempt:
         """Does the body run inside the worker, where nothing can stop it?"""
         return isinstance(self.job.body, PythonBody) and self.job.body.isolation == "thread"
 
+    @property
+    def asked_for(self) -> Run:
+        """The run that somebody or a schedule has asked for: that of its pipeline, or it itself."""
+        return self.claim.pipeline or self.run
+
     def retry_delay(self) -> timedelta:
         """The pause before the next attempt, were this one to fail: the delay times the back-off to the power of the
         retries used before, up to `retry_max_delay`."""
@@ -122,15 +129,41 @@ class Attempt:
             return outcome
         try:
             spec = self.spec()
+            self._hand_over(spec)
         except EnvFileError as exc:
             return NotStarted(126, str(exc))
-        ended = self._guard().run(spec)
+        except OSError as exc:
+            return NotStarted(126, f"its input can't be written: {exc}")
+        try:
+            ended = self._guard().run(spec)
+        finally:
+            self._take_away(spec)
         match ended.outcome:
             case Returned():
                 self._keep_returned(ended.outcome)
             case Exited(code) if code in self.job.success_codes and isinstance(spec.body, ProcessSpec):
                 self._keep_printed(ended)
         return ended.outcome
+
+    def _hand_over(self, spec: AttemptSpec) -> None:
+        """Write what the attempt is handed to the file in which its body looks for it."""
+        inputs, jobs = self.claim.inputs, self.definitions.project.jobs
+        if isinstance(spec.body, PythonSpec) and spec.body.input is not None:
+            path, data = spec.body.input, as_json(inputs, jobs)
+        elif spec.stdin is not None:
+            path, data = spec.stdin, as_stdin(inputs, jobs)
+        else:
+            return
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(data)
+
+    def _take_away(self, spec: AttemptSpec) -> None:
+        if self.claim.inputs:
+            path = self.place.input(self.run.id, self.run.attempt)
+            with contextlib.suppress(OSError):  # what stays is pruned with the run
+                path.unlink()
+                path.parent.rmdir()
 
     def _keep_returned(self, returned: Returned) -> None:
         self.result = None if returned.result is None else returned.result.encode()
@@ -154,7 +187,8 @@ class Attempt:
         if len(text) < ended.stdout_bytes:
             self.result_error = "its output could not be kept whole"
             return
-        text = text.removesuffix(b"\n")
+        if text.endswith(b"\n") and is_text(text):  # of an archive it is as good as any other byte
+            text = text[:-1]
         if len(text) > limit:
             self.result_error = self._too_large(len(text))
         elif self.job.result == "json":
@@ -181,6 +215,7 @@ class Attempt:
         env, fingerprint = self.definitions.environment(job)
         stdout, stderr, progress = self.place.names(run.id, run.attempt)
         run_env = self.run_env(progress)
+        given = str(self.place.input(run.id, run.attempt)) if self.claim.inputs else None
         timeout = run.message.timeout_s
         if timeout is None and job.timeout is not None:
             timeout = job.timeout.total_seconds()
@@ -192,6 +227,7 @@ class Attempt:
                     interpreter=self.definitions.interpreter(),
                     pythonpath=tuple(map(str, project.pythonpath)),
                     params=self.params,
+                    input=given,
                     definition=fingerprint,
                     max_runs=project.worker.max_runs_per_child,
                     result_max=project.worker.result_max,
@@ -209,6 +245,7 @@ class Attempt:
             dir=str(job.dir),
             env=env,
             run_env=run_env,
+            stdin=None if isinstance(body, PythonSpec) else given,
             stdout=stdout,
             stderr=stderr,
             progress=progress,
@@ -229,10 +266,10 @@ class Attempt:
             "HUEYCTL_TRIGGER": run.trigger,
             "HUEYCTL_PROGRESS": progress,
         }
-        if run.schedule is not None:
-            env["HUEYCTL_SCHEDULE"] = run.schedule
-        if run.scheduled_at is not None:
-            env["HUEYCTL_SCHEDULED_AT"] = iso(run.scheduled_at)
+        if self.asked_for.schedule is not None:
+            env["HUEYCTL_SCHEDULE"] = self.asked_for.schedule
+        if self.asked_for.scheduled_at is not None:
+            env["HUEYCTL_SCHEDULED_AT"] = iso(self.asked_for.scheduled_at)
         return env
 
     # -- the end ----------------------------------------------------------------------------------------------------

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from hueyctl.current import CurrentRun, running
 from hueyctl.model.definition import PythonBody
+from hueyctl.model.handover import as_value
 from hueyctl.model.outcome import AnyOutcome, Exited, NotStarted, Raised, Returned
+from hueyctl.process.child import takes_input
 
 if TYPE_CHECKING:
     from hueyctl.engine.attempt import Attempt
@@ -32,8 +34,11 @@ def call_in_thread(attempt: Attempt) -> AnyOutcome:
     except BaseException as exc:  # a module may raise anything, SystemExit included
         return NotStarted(126, f"cannot import {body.target}: {type(exc).__name__}: {exc}")
     try:
+        params = attempt.params
+        if attempt.claim.inputs and takes_input(target):
+            params = {**params, "input": as_value(attempt.claim.inputs, attempt.definitions.project.jobs)}
         with running(_current(attempt)):
-            value = target(**attempt.params)
+            value = target(**params)
             if inspect.iscoroutine(value):
                 value = asyncio.run(value)
         if value is None:
@@ -47,7 +52,7 @@ def call_in_thread(attempt: Attempt) -> AnyOutcome:
 
 
 def _current(attempt: Attempt) -> CurrentRun:
-    run = attempt.run
+    run, asked_for = attempt.run, attempt.asked_for
     return CurrentRun(
         id=run.id,
         job=run.job,
@@ -55,8 +60,8 @@ def _current(attempt: Attempt) -> CurrentRun:
         queue=run.queue,
         file=str(attempt.definitions.project.path),
         trigger=run.trigger,
-        schedule=run.schedule,
-        scheduled_at=run.scheduled_at,
+        schedule=asked_for.schedule,
+        scheduled_at=asked_for.scheduled_at,
         progress_path=attempt.place.names(run.id, run.attempt)[2],
     )
 

@@ -6,6 +6,7 @@ gives is handed on as it is, what several give as a JSON list in the order of th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,26 +25,48 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     result_error: str | None = None
 
 
+def as_stdin(inputs: Sequence[Input], jobs: Mapping[str, Job]) -> bytes:
+    """What a command finds on its standard input: `as_bytes`, text with its last newline, which the result is kept
+    without. A shell's `read` fails where that is missing, and `while read` leaves the last line out."""
+    given = as_bytes(inputs, jobs)
+    return given + b"\n" if given and is_text(given) else given
+
+
 def as_bytes(inputs: Sequence[Input], jobs: Mapping[str, Job]) -> bytes:
-    """What a command finds on its standard input: the very result of one (nothing, where it has none), or a list."""
+    """The very result of one (nothing, where it has none); of several `as_json`."""
     if len(inputs) == 1:
         return inputs[0].result or b""
-    return msgspec.json.encode(as_value(inputs, jobs))
+    return as_json(inputs, jobs)
+
+
+def as_json(inputs: Sequence[Input], jobs: Mapping[str, Job]) -> bytes:
+    """The value of one (null, where it has no result), or a list. What is JSON is not written anew."""
+    values = [_json(each, jobs) for each in inputs]
+    return values[0] if len(values) == 1 else b"[" + b",".join(values) + b"]"
 
 
 def as_value(inputs: Sequence[Input], jobs: Mapping[str, Job]) -> Any:
-    """What a Python function gets as `input`: the value of one (None, where it has none), or a list."""
-    values = [_value(each, jobs) for each in inputs]
-    return values[0] if len(values) == 1 else values
+    """What a Python function gets as `input`."""
+    return json.loads(as_json(inputs, jobs))
 
 
-def _value(given: Input, jobs: Mapping[str, Job]) -> Any:
+def is_text(data: bytes) -> bool:
+    """Is it UTF-8? What isn't has no lines."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _json(given: Input, jobs: Mapping[str, Job]) -> bytes:
     if given.result is None:
-        return None
+        return b"null"
     job = jobs.get(given.job)
     if job is not None and (job.kind == "python" or job.result == "json"):
         try:
-            return msgspec.json.decode(given.result)
-        except msgspec.DecodeError:
+            json.loads(given.result)
+            return given.result
+        except ValueError:
             pass  # of an older definition, whose results were text
-    return given.result.decode(errors="replace")
+    return msgspec.json.encode(given.result.decode(errors="replace"))

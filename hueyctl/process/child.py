@@ -64,7 +64,11 @@ class Child:
             return not_started(f"cannot import {call['target']}: {line_of(exc)}"), False
         self.function = function
         try:
-            return returned(call, run(function, call["params"])), True
+            params = with_input(function, call["params"], call.get("input"))
+        except (OSError, ValueError) as exc:
+            return not_started(f"its input can't be read: {exc}"), True
+        try:
+            return returned(call, run(function, params)), True
         except SystemExit as exc:
             if os.getpid() != self.pid:
                 raise
@@ -117,6 +121,25 @@ def load(target: str) -> Callable[..., Any]:
     if not callable(found):
         raise TypeError(f"{target} is not callable")
     return found  # type: ignore[no-any-return]
+
+
+def with_input(function: Callable[..., Any], params: dict[str, Any], path: str | None) -> dict[str, Any]:
+    """The parameters with the JSON in the file `path` as `input`, where the function wants it."""
+    if path is None or not takes_input(function):
+        return params
+    with open(path, "rb") as file:
+        return {**params, "input": json.load(file)}
+
+
+def takes_input(function: Callable[..., Any]) -> bool:
+    """Has the function a parameter `input` that can be given by its name?"""
+    import inspect  # takes as long as the start of a child
+
+    try:
+        found = inspect.signature(function).parameters.get("input")
+    except (TypeError, ValueError):
+        return False
+    return found is not None and found.kind in (found.POSITIONAL_OR_KEYWORD, found.KEYWORD_ONLY)
 
 
 def run(function: Callable[..., Any], params: dict[str, Any]) -> Any:

@@ -332,6 +332,7 @@ class _Guard:
             params=body.params,
             run_env=spec.run_env,
             result_max=body.result_max,
+            input=body.input,
         )
         if not child.outbox.send(child.socket, pack(call)):
             self._selector.modify(child.socket, _BOTH, child)

@@ -19,13 +19,15 @@ class PythonSpec(msgspec.Struct, frozen=True, kw_only=True, tag="python"):
     """A Python callable to call in a warm child.
 
     `definition` is a fingerprint of everything a child is made with (target, interpreter, pythonpath, env, dir): a
-    warm child serves attempts of one definition alone.
+    warm child serves attempts of one definition alone. `input` is a file with JSON for a function that has a parameter
+    of this name (None: nothing is handed to it).
     """
 
     target: str
     interpreter: str
     pythonpath: tuple[str, ...]
     params: dict[str, object]
+    input: str | None = None
     definition: str
     max_runs: int
     result_max: int

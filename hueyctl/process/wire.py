@@ -118,6 +118,7 @@ class Call(msgspec.Struct, frozen=True):
     params: dict[str, object]
     run_env: dict[str, str]
     result_max: int
+    input: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -85,6 +85,10 @@ class Place(msgspec.Struct, frozen=True):
         """What an attempt printed on its standard error."""
         return self.output / run / f"{attempt}.err"
 
+    def input(self, run: str, attempt: int) -> Path:
+        """What an attempt of a pipeline's step is handed, for as long as it runs."""
+        return self.output / run / f"{attempt}.in"
+
     def progress(self, run: str, attempt: int) -> Path:
         """The file that an attempt writes its progress to, for as long as it runs."""
         return self._beside("progress") / f"{run}.{attempt}"

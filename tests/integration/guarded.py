@@ -74,6 +74,7 @@ class Guarded:
         max_runs: int = 1000,
         result_max: int = 1024 * 1024,
         interpreter: str = sys.executable,
+        input: Path | None = None,
         **given: Any,
     ) -> AttemptSpec:
         """An attempt of a Python job: `function` of the module `jobs`, or `module:function`."""
@@ -83,6 +84,7 @@ class Guarded:
             interpreter=interpreter,
             pythonpath=(str(self.dir),),
             params=params or {},
+            input=None if input is None else str(input),
             definition=definition or target,
             max_runs=max_runs,
             result_max=result_max,

@@ -8,6 +8,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from guarded import Guarded, err, eventually, lives, out
@@ -109,6 +110,14 @@ def argv(): return sys.argv[1:]
 def path(): return [p for p in sys.path if p.endswith("process")]
 def log(): logging.getLogger().warning("logged")
 def recurse(): recurse()
+def add(n, input): return input + n
+@functools.wraps(add)
+def wrapped(*given, **named): return add(*given, **named)
+def only_named(*, input=None): return input
+def only_by_place(input, /): return input
+class Method:
+    def add(self, n, input=0): return input + n
+method = Method().add
 """
 
 
@@ -288,6 +297,34 @@ class TestWhatACallFinds:
         found = returned(jobs, "environment", definition="e", env=env, run_env={"HUEYCTL_RUN_ID": "2"})
         assert found.pop("HUEYCTL_KIN")
         assert found == {"OWN": "base", "HUEYCTL_RUN_ID": "2"}
+
+    @pytest.mark.parametrize("function", ["add", "wrapped", "method"])
+    def test_an_input_goes_to_a_function_that_has_a_parameter_of_this_name(self, jobs: Guarded, function: str) -> None:
+        given = jobs.dir / "1.in"
+        given.write_text("40")
+        assert returned(jobs, function, {"n": 2}, input=given) == 42
+
+    def test_an_input_takes_the_place_of_a_parameter_and_is_only_for_that_call(self, jobs: Guarded) -> None:
+        given = jobs.dir / "1.in"
+        given.write_text('{"a": ["grüße", null]}')
+        assert returned(jobs, "only_named", {"input": 1}, input=given) == {"a": ["grüße", None]}
+        assert returned(jobs, "only_named", {"input": 1}) == 1
+
+    def test_an_input_is_kept_from_a_function_that_does_not_ask_for_it(self, jobs: Guarded) -> None:
+        given = jobs.dir / "1.in"
+        given.write_text("1")
+        assert returned(jobs, "echo", {"n": 2}, input=given) == {"n": 2}
+        error = "TypeError: only_by_place() missing 1 required positional argument: 'input'"
+        assert jobs.run(jobs.job("only_by_place", input=given)).outcome == Raised(error, traceback=ANY)
+
+    @pytest.mark.parametrize("text", [None, "not JSON", b"\xff"])
+    def test_an_input_that_can_t_be_read_starts_nothing(self, jobs: Guarded, text: str | bytes | None) -> None:
+        given = jobs.dir / "1.in"
+        if text is not None:
+            given.write_bytes(text.encode() if isinstance(text, str) else text)
+        outcome = jobs.run(jobs.job("only_named", input=given)).outcome
+        assert isinstance(outcome, NotStarted)
+        assert (outcome.code, outcome.reason.partition(": ")[0]) == (126, "its input can't be read")
 
     def test_stdin_is_empty_and_arguments_are_none(self, jobs: Guarded) -> None:
         assert returned(jobs, "read") == ""
