@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any, Literal
@@ -81,17 +81,18 @@ def known(session: Session, name: str) -> Schedule:
 
 def schedules(session: Session, *, now: datetime) -> list[ScheduleView]:
     """Every schedule of the file, by name."""
-    store = _store(session)
-    return [_view(store, schedule, now) for _, schedule in sorted(session.project.schedules.items())]
+    around = _around(session)
+    return [_view(around, schedule, now) for _, schedule in sorted(session.project.schedules.items())]
 
 
 def schedule_detail(session: Session, name: str, *, now: datetime) -> ScheduleDetail:
     """All about a schedule; raises NotFound."""
-    schedule, store = known(session, name), _store(session)
+    schedule, around = known(session, name), _around(session)
+    store = around.store
     runs = [] if store is None else store.runs(RunFilter(schedule=name), limit=SHOWN_SLOTS)
     return ScheduleDetail(
-        view=_view(store, schedule, now),
-        next=list(islice(_upcoming(store, schedule, now), SHOWN_NEXT)),
+        view=_view(around, schedule, now),
+        next=list(islice(_upcoming(around, schedule, now), SHOWN_NEXT)),
         slots=[] if store is None else _slots(store, name, SHOWN_SLOTS),
         runs=[public_of(session, run) for run in runs],
     )
@@ -231,34 +232,43 @@ def in_words(schedule: Schedule) -> str:
     return text + start + (f", until {iso(schedule.end)}" if schedule.end else "")
 
 
-def _store(session: Session) -> Store | None:
+class _Around(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store says of schedules, read once for all of them; `store` None: no worker has been there yet, so that
+    the file alone says what will be."""
+
+    store: Store | None = None
+    decided: Mapping[str, datetime] = {}
+    pauses: Sequence[Pause] = ()
+
+
+def _around(session: Session) -> _Around:
     try:
-        return session.reader()
+        store = session.reader()
     except StoreMissing:
-        return None  # no worker has been there yet: the file alone says what will be
+        return _Around()
+    decided = {state.name: state.last_slot for state in store.schedule_states()}
+    return _Around(store=store, decided=decided, pauses=store.pauses())
 
 
-def _view(store: Store | None, schedule: Schedule, now: datetime) -> ScheduleView:
-    slots = [] if store is None else _slots(store, schedule.name, 1)
+def _view(around: _Around, schedule: Schedule, now: datetime) -> ScheduleView:
+    slots = [] if around.store is None else _slots(around.store, schedule.name, 1)
     return ScheduleView(
         schedule=schedule,
-        next=next(_upcoming(store, schedule, now), None),
+        next=next(_upcoming(around, schedule, now), None),
         last=slots[0] if slots else None,
-        pause=_pause(store, schedule.name),
+        pause=_pause(around.pauses, schedule.name),
     )
 
 
-def _upcoming(store: Store | None, schedule: Schedule, now: datetime) -> Iterator[datetime]:
+def _upcoming(around: _Around, schedule: Schedule, now: datetime) -> Iterator[datetime]:
     """The slots that will fire: none of them is below what was decided before, whatever this clock says."""
     if not schedule.enabled:
         return iter(())
-    states = [] if store is None else store.schedule_states()
-    decided = next((state.last_slot for state in states if state.name == schedule.name), now)
+    decided = around.decided.get(schedule.name, now)
     return FireTimes(schedule).between(max(now, decided), datetime.max.replace(tzinfo=UTC))
 
 
-def _pause(store: Store | None, name: str) -> Pause | None:
-    pauses: Sequence[Pause] = [] if store is None else store.pauses()
+def _pause(pauses: Sequence[Pause], name: str) -> Pause | None:
     applying = [each for each in pauses if each.kind == "all" or (each.kind == "schedule" and each.name == name)]
     return applying[0] if applying else None
 

@@ -26,7 +26,7 @@ from hueyctl.model.run import NewRun, Trigger
 from hueyctl.model.schedule import FireTimes, definition_hash, rule_hash
 from hueyctl.storage.store import Fired, Firing, PausedTime, ScheduleDefinition, Store
 
-# So many slots of a schedule are decided in one transaction; runs are claimed and settled in between.
+# So many slots of a schedule are decided in one go; runs are claimed and settled in between.
 CHUNK = 200
 # A process is never woken on time to the microsecond: so late is in time even where grace is 0.
 LEAST_GRACE = timedelta(seconds=1)
@@ -95,32 +95,39 @@ class Scheduler:
                 )
 
     def turn(self, store: Store, now: datetime) -> bool:
-        """Decide what is due, a chunk of each schedule at the most; was a run made?"""
-        fired = False
-        for entry in self._entries:
-            if entry.next is not None and entry.next <= now:
-                try:
-                    fired |= self._decide(store, entry, now)
-                finally:
-                    self._find_next()
-        return fired
+        """Decide what is due, in one transaction of two chunks at the most; was a run made?
+
+        So a thousand schedules at midnight are a few syncs of the disk, and who has much to catch up with comes last.
+        """
+        late = [entry for entry in self._entries if entry.next is not None and entry.next <= now]
+        late.sort(key=lambda entry: entry.next or now, reverse=True)
+        firings: list[Firing] = []
+        taken: list[tuple[_Entry, datetime, int]] = []
+        for entry in late:
+            if len(firings) < CHUNK:
+                chunk, reached = self._chunk(store, entry, now)
+                taken.append((entry, reached, len(chunk)))
+                firings += chunk
+        decided = store.fire(firings, now=now) if firings else []
+        fired = iter(decided)
+        for entry, reached, count in taken:
+            entry.advance(reached)
+            if reached == now:
+                entry.oldest_caught_up = None
+            self._report(entry, list(islice(fired, count)))
+        self._find_next()
+        return any(each.outcome == "fired" for each in decided)
 
     def _find_next(self) -> None:
         self.next_at = min((entry.next for entry in self._entries if entry.next is not None), default=None)
 
-    def _decide(self, store: Store, entry: _Entry, now: datetime) -> bool:
+    def _chunk(self, store: Store, entry: _Entry, now: datetime) -> tuple[list[Firing], datetime]:
+        """What is due of a schedule, a chunk at the most, and how far it is decided then."""
         entry.paused = store.paused_times(entry.schedule.name)
         slots = list(islice(entry.due(entry.cursor, now), CHUNK + 1))
-        newest = slots[-1] if 0 < len(slots) <= CHUNK else None  # None: there are more behind this chunk
-        firings = [self._firing(entry, slot, slot == newest, now) for slot in slots[:CHUNK]]
-        fired = store.fire(firings, now=now) if firings else []
-        if len(slots) > CHUNK:
-            entry.advance(firings[-1].slot)
-        else:
-            entry.advance(now)
-            entry.oldest_caught_up = None
-        self._report(entry, fired)
-        return any(each.outcome == "fired" for each in fired)
+        more = len(slots) > CHUNK
+        firings = [self._firing(entry, slot, not more and slot == slots[-1], now) for slot in slots[:CHUNK]]
+        return firings, slots[CHUNK - 1] if more else now
 
     def _firing(self, entry: _Entry, slot: datetime, newest: bool, now: datetime) -> Firing:
         run: NewRun | None = None

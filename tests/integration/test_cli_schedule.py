@@ -10,10 +10,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from shell import Shell
 
+from hueyctl.app.schedules import schedules
+from hueyctl.app.session import open_session
 from hueyctl.model.definition import Schedule
 from hueyctl.model.instant import iso
 from hueyctl.model.order import run_of
 from hueyctl.model.schedule import definition_hash
+from hueyctl.storage.sqlite import SqliteStore
 from hueyctl.storage.store import Firing, ScheduleDefinition
 
 JOBS = """
@@ -189,6 +192,33 @@ def test_list_shows_each_schedule_with_its_next_slot_before_any_worker_was_there
     assert "hunter2" not in text
     assert re.search(r"nightly +tick +30 2 \* \* \* in Europe/Berlin .* on", text)
     assert re.search(r"off +tick +every 1m +disabled", text)
+
+
+def test_listing_costs_in_proportion_to_the_schedules(shell: Shell) -> None:
+    """And not to their square, which made it half a minute for some thousands."""
+
+    def steps(count: int) -> int:
+        shell.write("[jobs.a]\nscript = 'true'\n" + "".join(
+            f"[schedules.s{n}]\njob = 'a'\nevery = '1h'\n" for n in range(count)
+        ))  # fmt: skip
+        session = open_session(shell.dir / "jobs.toml", cwd=shell.dir, environ={})
+        definitions = {f"s{n}": ScheduleDefinition("r", "d") for n in range(count)}
+        session.creator().define_schedules(definitions, file="f", now=hours_ago(1))
+        taken = 0
+
+        def step() -> None:
+            nonlocal taken
+            taken += 1
+
+        store = session.reader()
+        assert isinstance(store, SqliteStore)
+        store.database.connection.set_progress_handler(step, 1)
+        assert len(schedules(session, now=hours_ago(0))) == count
+        session.close()
+        return taken
+
+    few = steps(30)
+    assert steps(300) < few * 15
 
 
 def test_list_shows_what_came_of_the_last_slot(shell: Shell) -> None:

@@ -199,6 +199,26 @@ def test_the_scheduler_takes_its_time_in_chunks_so_that_runs_are_served_between(
     assert worker.next_at < play.now
 
 
+def test_many_schedules_of_one_instant_are_a_few_transactions(play: Play) -> None:
+    worker = play.worker(*(every(HOUR, name=f"s{n}") for n in range(2 * CHUNK + 50)))
+    commits: list[str] = []
+    play.store.database.connection.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+    play.wakes(worker, START + HOUR)
+    play.store.database.connection.set_trace_callback(None)
+    assert len(commits) == 3
+    assert sorted(run.schedule or "" for run in play.runs()) == sorted(f"s{n}" for n in range(2 * CHUNK + 50))
+
+
+def test_who_has_much_to_catch_up_with_keeps_nobody_else_waiting(play: Play) -> None:
+    play.worker(every(MINUTE, name="behind", catch_up="none"))
+    play.now = START + 2 * DAY
+    worker = play.worker(every(MINUTE, name="behind", catch_up="none"), every(HOUR, name="on-time"))
+    play.now += HOUR
+    assert worker.turn(play.store, play.now)
+    assert [run.schedule for run in play.runs()] == ["on-time"]
+    assert len(play.events("missed")) == CHUNK
+
+
 @pytest.mark.parametrize("overlap", ["skip", "queue"])
 def test_an_overlap_is_recorded_with_its_reason(play: Play, overlap: str) -> None:
     play.goes_on(play.worker(every(MINUTE, overlap=overlap)), START + 3 * MINUTE)
