@@ -50,7 +50,7 @@ def retry(
     since: Since = None,
     again: Annotated[bool, typer.Option("--again", help="Enqueue a copy, of a succeeded run too.")] = False,
 ) -> Answer:
-    """Bring ended runs back under the same id: those named, or all failed ones (or of --state) that match."""
+    """Bring ended runs back under the same id. Those named, or all failed ones (or of --state) that match."""
     session = settings.session()
     where = _where(runs, job, state, since)
     chosen = changes.to_retry(session, runs or (), where)
@@ -70,7 +70,7 @@ def pause(
     job: Jobs = None,
     queue: Queues = None,
     schedule: Schedules = None,
-    note: Annotated[str | None, typer.Option(help="Why, for those who wonder later.")] = None,
+    note: Annotated[str | None, typer.Option(metavar="TEXT", help="Why, for those who wonder later.")] = None,
 ) -> Answer:
     """Let nothing new start, until `resume`; what runs goes on."""
     switched = changes.pause(settings.session(), _scope(job, queue, schedule), note=note, now=utc_now())

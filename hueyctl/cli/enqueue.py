@@ -25,7 +25,7 @@ from hueyctl.cli.settings import settings
 from hueyctl.errors import Interrupted, UsageError
 from hueyctl.model.definition import Job, Pipeline
 from hueyctl.model.order import Order, defined
-from hueyctl.model.params import from_text
+from hueyctl.model.params import from_text, taken_by
 from hueyctl.model.run import Run
 from hueyctl.model.wording import quoted
 
@@ -37,13 +37,15 @@ def enqueue(
         list[str] | None,
         typer.Argument(metavar="[param=value]...", help="param=@FILE reads it from a file (@-: stdin, @@: a plain @)."),
     ] = None,
-    priority: Annotated[int | None, typer.Option(help="Higher runs first.")] = None,
+    priority: Annotated[int | None, typer.Option(metavar="N", help="Higher runs first.")] = None,
     delay: Annotated[str | None, typer.Option(metavar="DURATION", help="Not before it has passed: 5m.")] = None,
     at: Annotated[
         str | None, typer.Option(metavar="TIME", help="Not before: 14:30, tomorrow, 2026-03-29T14:30.")
     ] = None,
-    queue: Annotated[str | None, typer.Option(help="Instead of the job's own (of each step's).")] = None,
-    retries: Annotated[int | None, typer.Option(help="Instead of the job's own.")] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", metavar="QUEUE", help="Instead of the job's own (of each step's).")
+    ] = None,
+    retries: Annotated[int | None, typer.Option(metavar="N", help="Instead of the job's own.")] = None,
     timeout: Annotated[str | None, typer.Option(metavar="DURATION", help="Instead of the job's own.")] = None,
     expires: Annotated[str | None, typer.Option(metavar="DURATION", help="Don't start later than that.")] = None,
     id: Annotated[str | None, typer.Option(metavar="UUID", help="Name it: giving it again does nothing twice.")] = None,
@@ -56,7 +58,7 @@ def enqueue(
         typer.Option(metavar="FILE", help='One JSON object a line, like {"job": "fetch", "params": {}}; -: stdin.'),
     ] = None,
 ) -> Iterator[Answer]:
-    """Enqueue a job or a pipeline, and print the run's id; or a batch of them, all or none."""
+    """Enqueue a job or a pipeline, and print the run's id. Or a batch of them, all or none."""
     options = {
         "priority": priority,
         "delay": delay,
@@ -104,7 +106,9 @@ def parse_params(definition: Job | Pipeline, words: Sequence[str]) -> Mapping[st
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or not name:
-            raise UsageError(f"expected param=value, got {quoted(word)}", hint=_expected(definition))
+            raise UsageError(
+                f"expected param=value, got {quoted(word)}", hint=taken_by(definition.name, definition.params)
+            )
         if name in values:
             raise UsageError(f"parameter {quoted(name)} is given twice")
         param = definition.param(name)
@@ -131,12 +135,6 @@ def _from_file(name: str, path: str) -> str:
         raise UsageError(f"parameter {quoted(name)}: {quoted(path)} can't be read: {exc.strerror}") from exc
     except (UnicodeDecodeError, ValueError) as exc:
         raise UsageError(f"parameter {quoted(name)}: {quoted(path)} is not valid UTF-8 text") from exc
-
-
-def _expected(definition: Job | Pipeline) -> str:
-    if not definition.params:
-        return f"{definition.name} takes no parameters"
-    return f"{definition.name} takes {', '.join(param.name for param in definition.params)}"
 
 
 def _one(session: Session, enqueued: Enqueued, waiting: bool, patience: timedelta | None) -> Iterator[Answer]:

@@ -33,7 +33,13 @@ def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with each event as it happens.")] = False,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", min=0, help=f"The newest so many; otherwise {NEWEST}, or all of a run."),
+        typer.Option(
+            "--limit",
+            "-n",
+            metavar="N",
+            min=0,
+            help=f"The newest so many; otherwise {NEWEST}, all of a run, or with --follow none.",
+        ),
     ] = None,
     type: Annotated[
         list[str] | None, typer.Option("--type", metavar="TYPE", help="Of this type; repeatable, or with commas.")

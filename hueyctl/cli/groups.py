@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from typer.core import TyperGroup
@@ -18,11 +18,13 @@ class Group(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-def known_command(ctx: Any, name: str, names: Collection[str]) -> None:
-    """Raises UsageError, with the nearest one, unless `name` is one of these commands."""
+def known_command(ctx: Any, name: str, names: Collection[str], *, elsewhere: Mapping[str, str] | None = None) -> None:
+    """Raises UsageError unless `name` is one of these, with the group that has it (`elsewhere`) or the nearest."""
     if name not in names:
         from hueyctl.model.wording import did_you_mean, quoted
 
         group = "".join(f"{word} " for word in ctx.command_path.split()[1:])
-        message = f"there is no {group}command {quoted(name)}{did_you_mean(name, names)}"
+        there = (elsewhere or {}).get(name)
+        meant = f"; did you mean {quoted(f'{there} {name}')}?" if there else did_you_mean(name, names)
+        message = f"there is no {group}command {quoted(name)}{meant}"
         raise UsageError(message, hint=f"`{ctx.command_path} --help` lists the commands")

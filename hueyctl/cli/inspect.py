@@ -34,10 +34,12 @@ from hueyctl.model.instant import iso
 def inspect(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A job, pipeline or schedule, or a run: an id, 4 of it, or last."),
+        typer.Argument(
+            metavar="[NAME]", help="A job, pipeline or schedule; or a run: an id, its first 4 or more, or last."
+        ),
     ] = None,
 ) -> Answer:
-    """Show the whole at a glance; or all about a job, a pipeline, a schedule or a run, and why it isn't running yet."""
+    """Show the whole, or all about a job, pipeline, schedule or run. Of a run also why it isn't running yet."""
     session, now = settings.session(), utc_now()
     if name is None:
         return _overview(overview(session, now=now), upcoming(session, now=now, limit=SHOWN), now)

@@ -12,6 +12,8 @@ gc.disable()
 
 # ruff: noqa: E402 (the imports are what the collector would run in)
 import os
+import re
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,7 +26,7 @@ from typer.core import TyperGroup
 from hueyctl.cli.groups import known_command
 from hueyctl.cli.render import Screen, report
 from hueyctl.cli.settings import remember_debug, remember_file, remember_json, settings
-from hueyctl.errors import HueyctlError, Interrupted, UsageError
+from hueyctl.errors import HueyctlError, Interrupted, Refused, UsageError
 
 COMMANDS = {
     "init": "project:init",
@@ -70,6 +72,8 @@ Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.", callback=r
 
 def main() -> NoReturn:
     """Run the command line of this process, and exit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on, what Ctrl-C ends is put in order
     exit_code = run(sys.argv[1:])
     if "hueyctl.engine" in sys.modules:
         sys.exit(exit_code)  # jobs may have run in this process, and want their exit handlers
@@ -116,6 +120,11 @@ def _run(arguments: list[str]) -> int:
         error = exc
     except _ClickError as exc:
         error = _usage_error(exc)
+    except OSError as exc:
+        # What typer prints by itself; commands leave that to the screen.
+        if isinstance(exc, BrokenPipeError) or not {"-h", "--help", "--version"} & set(_before_dashes(arguments)):
+            raise
+        error = Refused(f"the answer could not be written: {exc.strerror}")
     except typer.Abort:
         return Interrupted.exit_code
     if settings.debug:
@@ -134,12 +143,25 @@ class _Commands(TyperGroup):
         return _built(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        known_command(ctx, args[0], COMMANDS)
+        known_command(ctx, args[0], COMMANDS, elsewhere=_ELSEWHERE)
         return super().resolve_command(ctx, args)
 
 
+_ELSEWHERE = {
+    **dict.fromkeys(("start", "status", "stop", "reload"), "worker"),
+    **dict.fromkeys(("next", "trigger", "backfill"), "schedule"),
+}
+"""Commands of a group that are looked for without it."""
+
+
 def _root() -> Any:
-    app = typer.Typer(cls=_Commands, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+    app = typer.Typer(
+        cls=_Commands,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},  # subcommands have them from here
+    )
     app.callback()(_hueyctl)
     return typer.main.get_command(app)
 
@@ -204,11 +226,23 @@ def _usage_error(exc: Any) -> HueyctlError:
             sys.stderr.write(f"{ctx.get_help()}\n\n")
         return UsageError("no command was given", hint=f"`{command} --help` lists the commands")
     message = exc.format_message().strip().rstrip(".")
-    error = UsageError(message[:1].lower() + message[1:], hint=f"`{command} --help` shows what it takes")
+    for theirs, ours in _OUR_WORDS:
+        message = re.sub(theirs, ours, message)
+    error = UsageError(
+        message if message.startswith("-") else message[:1].lower() + message[1:],
+        hint=f"`{command} --help` shows what it takes",
+    )
     if command == "hueyctl run":
         error.exit_code = RUN_TROUBLE
     return error
 
+
+_OUR_WORDS = (
+    (r"^Invalid value for '(--[\w-]+)'( / '-\w')?:", r"\1:"),
+    (r"'(.*)' is not a valid int( range)?$", r'expected a whole number, got "\1"'),
+    (r"(\S+) is not in the range x>=(\d+)$", r"expected \2 or more, got \1"),
+    (r"(\S+) is not in the range (\d+)<=x<=(\d+)$", r"expected \2 to \3, got \1"),
+)
 
 RUN_TROUBLE = 125
 """`hueyctl run` exits as `docker run` does: codes that a command may have are left to the command."""

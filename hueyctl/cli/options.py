@@ -10,7 +10,7 @@ import typer
 from hueyctl.cli.settings import settings
 from hueyctl.errors import UsageError
 
-Limit = Annotated[int, typer.Option("--limit", "-n", min=1, help="At most so many, the newest.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many, the newest.")]
 Since = Annotated[str | None, typer.Option(metavar="TIME", help="From then on: 2h (ago), yesterday, 2026-03-29T14:30.")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Before then.")]
 JobName = Annotated[str | None, typer.Option("--job", metavar="JOB", help="Of this job.")]

@@ -40,7 +40,7 @@ def graph(
     ],
     mermaid: Annotated[bool, typer.Option("--mermaid", help="As the text of a Mermaid flowchart.")] = False,
 ) -> Answer:
-    """Draw the steps of a pipeline as a tree: as it is defined, or with the states of a run."""
+    """Draw the steps of a pipeline as a tree. As it is defined, or with the states of a run."""
     session, now = settings.session(), utc_now()
     pipeline = session.project.pipelines.get(name)
     if pipeline is not None and name != "last":

@@ -25,7 +25,7 @@ def init(
         bool, typer.Option("--system", help="That crontab has a column for the user, as /etc/crontab has.")
     ] = False,
 ) -> Answer:
-    """Start a jobs.toml in this folder; or turn a crontab into one, saying what can't be carried over."""
+    """Start a jobs.toml in this folder, or make one of a crontab. What can't be carried over is said."""
     from hueyctl.config import host_timezone, starter
 
     if crontab is not None:
@@ -83,7 +83,7 @@ def _write(text: str) -> Path:
 
 
 def check() -> Answer:
-    """Validate the jobs.toml, and look at the programs and functions that it names."""
+    """Validate the jobs.toml, and the programs and functions it names."""
     from hueyctl.app.check import check as check_project
 
     project = settings.session().project

@@ -22,7 +22,7 @@ def run(
         typer.Argument(metavar="[param=value]...", help="param=@FILE reads it from a file (@-: stdin, @@: a plain @)."),
     ] = None,
 ) -> Iterator[Answer]:
-    """Run one attempt of a job here and now, without the store: nothing is recorded.
+    """Run one attempt of a job here and now, without the store. Nothing is recorded.
 
     It exits with the command's own code; 124: timed out, 125: hueyctl's own trouble, 126 and 127: it can't be
     started, 128+n: killed by signal n.

@@ -29,8 +29,8 @@ def runs(
     *,
     state: States = None,
     job: JobName = None,
-    queue: Annotated[str | None, typer.Option(help="Of this queue.")] = None,
-    schedule: Annotated[str | None, typer.Option(help="Of this schedule.")] = None,
+    queue: Annotated[str | None, typer.Option("--queue", metavar="QUEUE", help="Of this queue.")] = None,
+    schedule: Annotated[str | None, typer.Option("--schedule", metavar="SCHEDULE", help="Of this schedule.")] = None,
     pipeline: Annotated[
         str | None, typer.Option(metavar="RUN", help="This run of a pipeline, and its steps; also by one of them.")
     ] = None,
@@ -88,12 +88,12 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until it ends.")] = False,
     attempt: Annotated[int | None, typer.Option(metavar="N", help="Of this attempt instead of the newest.")] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=0, help="The last lines of each stream alone.")
+        int | None, typer.Option("--limit", "-n", metavar="N", min=0, help="The last lines of each stream alone.")
     ] = None,
     stdout: Annotated[bool, typer.Option("--stdout", help="Its standard output alone.")] = False,
     stderr: Annotated[bool, typer.Option("--stderr", help="Its standard error alone.")] = False,
 ) -> Iterable[Answer]:
-    """Show what a run printed: its output, then its errors; with --follow as they come. Into a pipe as it was.
+    """Show what a run printed; with --follow as it comes. First its output, then its errors; into a pipe as it was.
 
     Of a pipeline, what its steps printed, one after the other in their order.
     """
@@ -144,7 +144,7 @@ def logs(
 
 
 def result(run: OneRun) -> Answer:
-    """Print what a succeeded run returned or printed; exit 1 where it has no result."""
+    """Print what a succeeded run returned or printed. Exit 1 where it has no result."""
     from hueyctl.app.output import read_result
 
     session = settings.session()
@@ -163,7 +163,7 @@ def wait(
         str | None, typer.Option("--timeout", metavar="DURATION", help="Wait no longer than that (exit 124).")
     ] = None,
 ) -> Iterator[Answer]:
-    """Wait until runs have ended; exit 0 when all of them succeeded."""
+    """Wait until runs have ended. Exit 0 when all of them succeeded."""
     if not runs:
         raise UsageError("which run?", hint="an id, the first 4 or more of one, a job (its newest run), or last")
     session = settings.session()

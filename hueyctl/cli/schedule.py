@@ -40,7 +40,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="A schedule of jobs.to
 
 @schedule.command("list")
 def list_() -> Answer:
-    """List the schedules: when each fires next, and what came of its last slot."""
+    """List the schedules: when each fires next, and its last slot."""
     session, now = settings.session(), utc_now()
     views = schedules.schedules(session, now=now)
     return Answer(
@@ -53,7 +53,7 @@ def list_() -> Answer:
 @schedule.command("next")
 def next_(
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="A schedule of jobs.toml.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="So many.")] = 10,
+    limit: Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, max=10_000, help="So many.")] = 10,
     start: Annotated[
         str | None, typer.Option("--from", metavar="TIME", help="Those after then; otherwise after now.")
     ] = None,
@@ -65,7 +65,7 @@ def next_(
         typer.Option("--timezone", metavar="ZONE", help="Show them in this time zone; that of --cron, otherwise UTC."),
     ] = None,
 ) -> Answer:
-    """Show when a schedule fires next; or when a cron expression would (no jobs.toml is needed for that)."""
+    """Show when a schedule fires next. Or when a cron expression would (no jobs.toml is needed for that)."""
     if (name is None) == (cron is None):
         raise UsageError("expected a schedule's name, or --cron EXPRESSION")
     shown_in = _zone(timezone)
@@ -96,7 +96,7 @@ def trigger(
         str | None, typer.Option(metavar="TIME", help="Not before: 14:30, tomorrow, 2026-03-29T14:30.")
     ] = None,
 ) -> Answer:
-    """Start what a schedule starts, now and by hand, and print the run's id."""
+    """Start what a schedule starts, now and by hand. Prints the run's id."""
     from hueyctl.app.enqueue import warnings
     from hueyctl.app.order import due
 
@@ -125,7 +125,7 @@ def backfill(
         bool, typer.Option("--yes", help=f"Also if these are more than {schedules.UNASKED_MAX} slots.")
     ] = False,
 ) -> Answer:
-    """Fire the slots of a time that is over, except those that have fired; print the ids, the oldest first."""
+    """Fire the slots of a time that is over. Not those that have fired; prints the ids, the oldest first."""
     from hueyctl.app.enqueue import warnings
 
     if overlap is not None and overlap not in get_args(Overlap):

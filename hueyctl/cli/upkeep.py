@@ -18,7 +18,7 @@ from hueyctl.cli.words import count, size
 def doctor(
     full: Annotated[bool, typer.Option("--full", help="Look at every row and index; takes a while.")] = False,
 ) -> Answer:
-    """Check the file, the store, what it stands on, and what goes on in it. Exit 1 if there is a problem."""
+    """Check the file, the store, and what goes on in it. Exit 1 if there is a problem."""
     from hueyctl.app.changes import utc_now
     from hueyctl.app.doctor import doctor as examine
 
@@ -64,7 +64,7 @@ def prune(
     events: Annotated[str | None, typer.Option(metavar="DURATION", help="Keep events so long.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Delete nothing, say what would be.")] = False,
 ) -> Answer:
-    """Delete ended runs with their output, and events, that are past their retention. Workers do so by themselves."""
+    """Delete what is past its retention. Ended runs with their output, and events; workers do so by themselves."""
     from hueyctl.app import prune as pruning
     from hueyctl.app.changes import utc_now
 

@@ -37,9 +37,12 @@ _NONE = "no worker is running"
 @worker.command()
 def start(
     concurrency: Annotated[
-        int | None, typer.Option("--concurrency", "-c", min=1, max=1000, help="How many runs at a time.")
+        int | None, typer.Option("--concurrency", "-c", metavar="N", min=1, max=1000, help="How many runs at a time.")
     ] = None,
-    queue: Annotated[list[str] | None, typer.Option(help="Serve this queue alone; repeatable, or with commas.")] = None,
+    queue: Annotated[
+        list[str] | None,
+        typer.Option("--queue", metavar="QUEUE", help="Serve this queue alone; repeatable, or with commas."),
+    ] = None,
     burst: Annotated[bool, typer.Option("--burst", help="End when nothing is left that is due.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="In the background, logging beside the store.")] = False,
     log_format: Annotated[str, typer.Option(metavar="text|json", help="How it logs.")] = "text",
@@ -86,7 +89,7 @@ def stop(
         str | None, typer.Option(metavar="DURATION", help="Wait no longer than that (exit 124).")
     ] = None,
 ) -> Answer:
-    """Let workers finish what they run, and end; returns when they have gone."""
+    """Let workers finish what they run, and end. Returns when they have gone."""
     from hueyctl.app.changes import utc_now
     from hueyctl.app.order import duration
     from hueyctl.app.workers import ask, await_gone, chosen
@@ -105,7 +108,7 @@ def stop(
 
 @worker.command()
 def reload(workers: Workers = None, every: Every = False) -> Answer:
-    """Let workers read their jobs.toml again; a wrong one is logged there, and the old one stays."""
+    """Let workers read their jobs.toml again. A wrong one is logged there, and the old one stays."""
     from hueyctl.app.changes import utc_now
     from hueyctl.app.workers import ask, chosen
 

@@ -94,7 +94,7 @@ def find(explicit: Path | None, *, cwd: Path, environ: Mapping[str, str]) -> Pat
         if os.path.lexists(folder / FILE_NAME):
             return folder / FILE_NAME
     raise ConfigError(
-        [f"there is no {FILE_NAME} in {cwd} or a folder above it"],
+        [f"{FILE_NAME}: there is none in {cwd} or a folder above it"],
         hint="`hueyctl init` writes one; or name one with --file PATH or HUEYCTL_FILE",
     )
 

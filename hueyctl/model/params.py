@@ -51,8 +51,13 @@ def resolve(params: Sequence[Param], given: Mapping[str, object], *, what: str) 
     if taken < len(given):
         problems += _undeclared(params, given)
     if problems:
-        raise UsageError(f"{what}: {'; '.join(problems)}")
+        raise UsageError(f"{what}: {'; '.join(problems)}", hint=taken_by(what, params))
     return values
+
+
+def taken_by(what: str, params: Sequence[Param]) -> str:
+    """`fetch takes url, out`: what may be given, for a hint."""
+    return f"{what} takes {', '.join(param.name for param in params) or 'no parameters'}"
 
 
 def from_text(param: Param, text: str) -> Any:

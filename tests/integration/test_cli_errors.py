@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shell import ROOT, Shell, eventually
 
 import hueyctl
+from hueyctl.cli.main import COMMANDS
+from hueyctl.cli.schedule import schedule
 from hueyctl.cli.settings import Settings
+from hueyctl.cli.worker import worker
 
 JOBS = """
     [jobs.fetch]
@@ -33,8 +38,12 @@ def _jobs(shell: Shell) -> None:
         (["schedul", "list"], 'there is no command "schedul"; did you mean "schedule"?'),
         (["runs", "--jop", "x"], "--job"),
         (["runs", "x"], "unexpected extra argument"),
-        (["enqueue", "fetch", "--priority", "x"], "'x' is not a valid int"),
-        (["worker", "start", "-c", "0"], "-c"),
+        (["enqueue", "fetch", "--priority", "x"], '--priority: expected a whole number, got "x"'),
+        (["events", "--after", "1.5"], '--after: expected a whole number, got "1.5"'),
+        (["runs", "-n", "0"], "--limit: expected 1 or more, got 0"),
+        (["worker", "start", "-c", "0"], "--concurrency: expected 1 to 1000, got 0"),
+        (["start"], 'there is no command "start"; did you mean "worker start"?'),
+        (["backfill", "x"], 'there is no command "backfill"; did you mean "schedule backfill"?'),
     ],
 )
 def test_wrong_usage_is_2_in_our_words(shell: Shell, words: list[str], said: str) -> None:
@@ -60,6 +69,32 @@ def test_version_and_help_are_answers(shell: Shell) -> None:
     assert shell.type("--help").err == ""
 
 
+@pytest.mark.parametrize("group", [[], ["worker"], ["schedule"]])
+def test_the_list_of_commands_says_each_in_a_whole_sentence_and_h_is_help(shell: Shell, group: list[str]) -> None:
+    usage, *rest = shell.type(*group, "--help").out.splitlines()
+    assert shell.type(*group, "-h").out.splitlines() == [usage, *rest]
+    assert not [line for line in rest if "..." in line]
+
+
+def test_each_options_value_is_shown_by_a_word_and_not_by_a_type(shell: Shell) -> None:
+    groups: dict[str, Any] = {"worker": worker, "schedule": schedule}
+    names = [[name] for name in COMMANDS if name not in groups]
+    names += [
+        [name, str(each.name or getattr(each.callback, "__name__", "")).rstrip("_")]
+        for name, group in groups.items()
+        for each in group.registered_commands
+    ]
+    for words in names:
+        shown = shell.type(*words, "--help").out
+        assert not re.search("<(int|str|float|text)", shown), f"{words}: {shown}"
+
+
+def test_a_parameter_that_is_missing_or_wrong_names_those_that_there_are(shell: Shell) -> None:
+    shell.write('[jobs.get]\ncommand = ["true", "{url}", "{out}"]\nparams = { url = { required = true }, out = "x" }')
+    for words in (["get"], ["get", "url=x", "ulr=x"], ["get", "url"]):
+        assert "hint: get takes url, out\n" in shell.type("enqueue", *words, code=2).err
+
+
 def test_every_error_of_a_file_is_said_at_once(shell: Shell) -> None:
     shell.write('[jobs.a]\ncommand = ["true"]\nretries = "three"\n[jobs.b]\nrun = "x"\n')
     said = shell.type("check", code=2)
@@ -72,7 +107,9 @@ def test_every_error_of_a_file_is_said_at_once(shell: Shell) -> None:
 
 def test_without_a_file_init_is_named_and_makes_one(shell: Shell) -> None:
     (shell.dir / "jobs.toml").unlink()
-    assert "hueyctl init" in shell.type("jobs", code=2).err
+    said = shell.type("jobs", code=2).err
+    assert said.startswith("jobs.toml: there is none in "), "every line about the file begins with its name"
+    assert "hueyctl init" in said
     assert shell.type("init").out == "wrote jobs.toml\n"
     assert shell.type("check").out.endswith(" jobs, ok\n")
     assert "is there already" in shell.type("init", code=1).err
@@ -209,13 +246,21 @@ def test_ctrl_c_on_a_follower_is_130_and_silent(shell: Shell) -> None:
     assert following.returncode == 130
 
 
+def test_ctrl_c_while_it_is_loaded_is_silent_too(shell: Shell) -> None:
+    (shell.dir / "typer.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    interrupted = shell.spawn("runs", env=shell.env(PYTHONPATH=f"{shell.dir}{os.pathsep}{ROOT}"))
+    assert interrupted.communicate(timeout=20) == (b"", b"")
+    assert interrupted.returncode == -signal.SIGINT
+
+
 def test_a_full_disk_behind_stdout_is_said(shell: Shell) -> None:
     shell.enqueue("fetch")
     with open("/dev/full", "wb") as full:
-        process = shell.spawn("runs", stdout=full)
-        _, err = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert b"the answer could not be written" in err
+        for word in ("runs", "--help", "--version"):
+            process = shell.spawn(word, stdout=full)
+            _, err = process.communicate(timeout=20)
+            assert process.returncode == 1
+            assert b"the answer could not be written" in err
 
 
 def test_closed_streams_are_no_reason_to_fail(shell: Shell) -> None:

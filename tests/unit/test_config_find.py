@@ -47,7 +47,7 @@ def test_a_broken_link_is_not_passed_over_for_a_parents_file(tmp_path: Path) -> 
 def test_without_any_file_the_hint_names_init(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         find(None, cwd=tmp_path, environ={})
-    assert "there is no jobs.toml" in caught.value.message
+    assert caught.value.problems == (f"jobs.toml: there is none in {tmp_path} or a folder above it",)
     assert "hueyctl init" in str(caught.value.hint)
 
 
