@@ -25,6 +25,9 @@ from hueyctl.storage.store import EventFilter, RunFilter, Store
 TAIL_LINES = 10
 RECENT_RUNS = 10
 
+SHOWN_STEPS = 10
+
+_MAY_RUN = (RunState.SCHEDULED, RunState.QUEUED, RunState.HELD, RunState.RUNNING)
 _ENDS = {
     EventType.COMPLETE,
     EventType.ERROR,
@@ -96,8 +99,12 @@ def run_detail(session: Session, run: Run, *, now: datetime) -> RunDetail:
 
 
 def why(session: Session, run: Run, *, now: datetime) -> list[str]:
-    """Why this run isn't running, one line for each reason, secrets masked."""
+    """Why this run isn't running, one line for each reason, secrets masked; of a pipeline that is begun or may begin,
+    why steps of it that could run don't."""
     store = session.reader()
+    if run.is_pipeline and run.gate is None:
+        waiting = [each.run for each in store.steps(run.id) if each.run.state in _MAY_RUN][:SHOWN_STEPS]
+        return [f"step {step.job}, {step.id[:8]}: {line}" for step in waiting for line in why(session, step, now=now)]
     around = Surroundings(
         workers=alive(session, store),
         pauses=store.pauses(),

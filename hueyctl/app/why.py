@@ -83,8 +83,6 @@ def _of_running(run: Run, around: Surroundings) -> list[str]:
 
 
 def _of_waiting(run: Run, around: Surroundings) -> list[str]:
-    if run.is_pipeline:
-        return [_ITS_TURN] if run.gate is not None else ["none of its steps has started yet"]
     shown = [
         f"waiting for step {step.job}, {step.id[:8]}, which {_STATES.get(step.state) or f'is {step.state}'}"
         for step in around.before[:_SHOWN_STEPS]

@@ -78,7 +78,13 @@ def _overview(seen: Overview, slots: Sequence[tuple[datetime, ScheduleView]], no
         "progress": seen.progress,
         "next_up": seen.next_up,
         "next_slots": [
-            {"schedule": view.schedule.name, "job": view.schedule.target, "slot": at, "paused": view.pause is not None}
+            {
+                "schedule": view.schedule.name,
+                "job": view.schedule.target if view.schedule.target_kind == "job" else None,
+                "pipeline": view.schedule.target if view.schedule.target_kind == "pipeline" else None,
+                "slot": at,
+                "paused": view.pause is not None,
+            }
             for at, view in slots
         ],
         "recent_failures": seen.recent_failures,

@@ -162,7 +162,13 @@ def _drawn(
         last = index == len(parts) - 1
         here, below = ("└─ ", "   ") if last else ("├─ ", "│  ")
         if isinstance(part, int):
-            yield f"{before}{here}{steps[part].job}", steps[part]
+            yield _unbroken(f"{before}{here}{steps[part].job}"), steps[part]
         else:
-            yield f"{before}{here}{'side by side' if line else 'one after the other'}", None
+            yield _unbroken(f"{before}{here}{'side by side' if line else 'one after the other'}"), None
             yield from _drawn(part, steps, before + below, line=not line)
+
+
+def _unbroken(text: str) -> str:
+    """The text as one word: a narrow terminal cuts what has spaces, and a step's name at the end of its lines is lost
+    first."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")

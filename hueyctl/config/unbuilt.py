@@ -23,7 +23,6 @@ def unbuilt(project: Project, *, defaults: Collection[str] = ()) -> list[str]:
         places += [
             at / "jobs" / name / key for key in JOB_KEYS if key not in defaults and getattr(job, key) is not None
         ]
-    places += [at / "pipelines" / name for name in project.pipelines]
     for place in places:
         place.wrong(f"not built yet in hueyctl {__version__}; remove it")
     if "://" in project.store:

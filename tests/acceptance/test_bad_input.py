@@ -84,12 +84,8 @@ def test_a_key_whose_behaviour_is_not_built_yet_is_an_error_that_says_so(project
     project.cli("worker", "start", code=2)
 
 
-@pytest.mark.parametrize(
-    "table",
-    ['[pipelines.p]\nsteps = ["a"]', '[hueyctl]\nstore = "postgresql://localhost/x"'],
-)
-def test_a_table_whose_behaviour_is_not_built_yet_is_an_error_that_says_so(project: Project, table: str) -> None:
-    project.write(f'[jobs.a]\ncommand = ["true"]\n{table}\n')
+def test_a_store_whose_behaviour_is_not_built_yet_is_an_error_that_says_so(project: Project) -> None:
+    project.write('[jobs.a]\ncommand = ["true"]\n[hueyctl]\nstore = "postgresql://localhost/x"\n')
     assert "not built yet" in project.cli("check", code=2).err
 
 

@@ -47,7 +47,6 @@ def test_each_thing_in_use_that_is_not_built_yet_is_named(toml: Toml) -> None:
         for place in (
             "jobs.a.on_failure",
             "jobs.a.on_success",
-            "pipelines.p",
         )
     )
     assert toml.read(ALL).jobs["a"].lock == "l"
