@@ -24,6 +24,8 @@ Note = tuple[int, str]
 
 _VARIABLE = re.compile(r"""("[^"]+"|'[^']+'|[A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)""", re.DOTALL)
 _HEADING = re.compile(r"\W*(m|min|minute)s?\s+(h|hour)s?\s+(dom|mday|day)\b.*", re.IGNORECASE)
+# What explains the columns with lines that lead to each: `.---- minute`, `|  .- hour`, `│ ┌─ hour`.
+_DRAWING = re.compile(r"[.+]-|[|│┌╭].*")
 _SH = {"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "busybox"}
 _FOREIGN_ALIASES = {"@every_minute": "* * * * *"}
 # Variables that say something to cron, and nothing here.
@@ -78,7 +80,8 @@ def from_crontab(text: str, *, timezone: str, system: bool = False, user: str | 
     worker, is said.
     """
     reader = _Reader(system=system, user=user)
-    for number, line in enumerate(text.splitlines(), 1):
+    # Nothing else ends a line for cron: a form feed or a line separator is of the command.
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         reader.read(number, line.strip())
     return Converted(_written(reader, timezone), len(reader.entries), reader.notes)
 
@@ -195,8 +198,14 @@ def _unquoted(text: str) -> str:
 
 
 def _description(comments: Iterable[str]) -> str:
-    """What the comments right above a line say, without headings of columns and lines that were commented out."""
-    kept = [line for line in comments if line and not _HEADING.fullmatch(line) and not _is_entry(line)]
+    """What the comments right above a line say, without lines that were commented out, rules, and all that ends in a
+    heading of the columns: editors begin a new crontab with a page of that."""
+    kept: list[str] = []
+    for line in comments:
+        if _HEADING.fullmatch(line) or _DRAWING.match(line):
+            kept.clear()
+        elif any(char.isalnum() for char in line) and not _is_entry(line):
+            kept.append(line)
     text = " ".join(kept)
     return "".join(char for char in text if char.isprintable())
 

@@ -224,6 +224,54 @@ def test_comments_right_above_a_line_describe_it() -> None:
     assert "description" not in jobs["headed"]
 
 
+DEBIANS = """
+# Edit this file to introduce tasks to be run by cron.
+#
+# For example, you can run a backup of all your user accounts
+# at 5 a.m every week with:
+# 0 5 * * 1 tar -zcf /var/backups/home.tgz /home/
+#
+# For more information see the manual pages of crontab(5) and cron(8)
+#
+# m h  dom mon dow   command
+0 1 * * * first
+"""
+SYSTEMS = """
+# Example of job definition:
+# .---------------- minute (0 - 59)
+# |  .------------- hour (0 - 23)
+# |  |  .---------- day of month (1 - 31)
+# |  |  |  .------- month (1 - 12) OR jan,feb,mar,apr ...
+# |  |  |  |  .---- day of week (0 - 6) (Sunday=0 or 7) OR sun,mon,tue,wed,thu,fri,sat
+# |  |  |  |  |
+# *  *  *  *  * user-name command to be executed
+0 1 * * * first
+"""
+WIDELY_COPIED = """
+# ┌───────────── minute (0 - 59)
+# │ ┌───────────── hour (0 - 23)
+# │ │
+# * * * * * <command to execute>
+0 1 * * * first
+"""
+
+
+@pytest.mark.parametrize("page", [DEBIANS, SYSTEMS, WIDELY_COPIED])
+def test_the_page_that_explains_a_crontab_describes_no_line_of_it(page: str) -> None:
+    (job,) = made(page)["jobs"].values()
+    assert job == {"script": "first"}
+    (job,) = made(page.replace("0 1 *", "# -------\n# Mine\n0 1 *"))["jobs"].values()
+    assert job["description"] == "Mine"
+
+
+def test_lines_end_where_cron_ends_them() -> None:
+    text = "\ufeff# m h dom mon dow command\r\n0 1 * * * printf 'a\x0cb\u2028c'\r\n\r\n# Two\r\n0 2 * * * two\r\n"
+    found = made(text)
+    assert [job["script"] for job in found["jobs"].values()] == ["printf 'a\x0cb\u2028c'", "two"]
+    assert found["jobs"]["two"]["description"] == "Two"
+    assert notes(text) == []
+
+
 def test_a_system_crontab_has_users_which_are_said_unless_it_is_one_s_own() -> None:
     text = "0 1 * * * root /opt/a\n0 2 * * * ada /opt/b\n@daily\troot\t/opt/c --x"
     found = converted(text, system=True, user="ada")
