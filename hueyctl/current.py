@@ -59,6 +59,7 @@ class CurrentRun:
             os.makedirs(os.path.dirname(self.progress_path), mode=0o700, exist_ok=True)
             with open(fresh, "w", encoding="utf-8", errors="replace") as file:
                 file.write(line)
+            object.__setattr__(self, "_said", True)
             os.replace(fresh, self.progress_path)
         except OSError:
             return
@@ -92,6 +93,7 @@ def running(run: CurrentRun) -> Iterator[None]:
         yield
     finally:
         _thread.run = before
-        if run.progress_path is not None:
+        # Only where there is one: a system call lets go of Python's lock, and other jobs' threads wait for it.
+        if run.progress_path is not None and getattr(run, "_said", False):
             with suppress(OSError):
                 os.unlink(run.progress_path)  # how far it is means nothing any more
