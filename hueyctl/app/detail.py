@@ -10,7 +10,6 @@ import msgspec
 
 from hueyctl.app.events import events_after
 from hueyctl.app.full import what_is_full
-from hueyctl.app.mask import Mask
 from hueyctl.app.overview import Progress, progress
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
@@ -18,6 +17,7 @@ from hueyctl.app.why import Surroundings, why_not_running
 from hueyctl.app.workers import alive
 from hueyctl.model.definition import CommandBody, Job, Param, PythonBody, ScriptBody
 from hueyctl.model.event import Event, EventType
+from hueyctl.model.mask import Mask
 from hueyctl.model.run import Run, RunState
 from hueyctl.process.output import tail_lines
 from hueyctl.storage.store import EventFilter, RunFilter, Store
@@ -37,6 +37,9 @@ _ENDS = {
     EventType.RELEASED,
     EventType.LOST,
 }
+
+
+_BEGINNINGS = {EventType.ENQUEUED, EventType.SCHEDULED}
 
 
 class OutputFile(msgspec.Struct, frozen=True):
@@ -59,12 +62,28 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     stderr: OutputFile | None = None
 
 
+class HookView(msgspec.Struct, frozen=True, kw_only=True):
+    """A hook that followed: `on` is `on_failure` or `on_success`, `run` the id of its job's run (`existing`: it stood
+    there before); None where none could be enqueued, for `reason`."""
+
+    on: str
+    job: str | None = None
+    run: str | None = None
+    existing: bool = False
+    reason: str | None = None
+
+
 class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """One run, why it isn't running, its attempts, and the last lines of its newest attempt (secrets masked). `step`:
-    which step of which pipeline it is, in words."""
+    """One run, why it isn't running, its attempts, and the last lines of its newest attempt (secrets masked).
+
+    `by` is who enqueued it, as far as the event log still knows: `alice@host`, `schedule nightly`, and for a hook's run
+    that which it followed, `run 3f2a…`. `step`: which step of which pipeline it is, in words.
+    """
 
     run: PublicRun
+    by: str | None
     step: str | None
+    hooks: list[HookView]
     why: list[str]
     progress: Progress | None
     expires_at: datetime | None
@@ -88,6 +107,8 @@ def run_detail(session: Session, run: Run, *, now: datetime) -> RunDetail:
     events = [event for page in events_after(session, EventFilter(run=run.id), after=0) for event in page]
     return RunDetail(
         run=public_of(session, run),
+        by=next((event.by for event in events if event.type in _BEGINNINGS), None),
+        hooks=[msgspec.convert(event.data, HookView) for event in events if event.type == EventType.HOOK],
         step=_step_in_words(session.reader(), run),
         why=why(session, run, now=now),
         progress=progress(session, run),
@@ -175,6 +196,8 @@ def public_job(job: Job) -> dict[str, Any]:
         "timeout": None if job.timeout is None else job.timeout.total_seconds(),
         "kill_after": job.kill_after.total_seconds(),
         "expires": None if job.expires is None else job.expires.total_seconds(),
+        "on_failure": job.on_failure,
+        "on_success": job.on_success,
         "on_worker_lost": job.on_worker_lost,
         "crash_limit": job.crash_limit,
         "result": job.result,

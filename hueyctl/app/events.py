@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from hueyctl.app.mask import Mask
 from hueyctl.app.session import Session
 from hueyctl.app.watch import BACKSTOP_S, Watch
 from hueyctl.errors import StoreMissing, UsageError
 from hueyctl.model.event import Event, EventType
+from hueyctl.model.mask import Mask
 from hueyctl.model.wording import did_you_mean, quoted
 from hueyctl.storage.store import EventFilter
 

@@ -8,13 +8,13 @@ from typing import Literal
 
 import msgspec
 
-from hueyctl.app.mask import Mask, MaskedStream
 from hueyctl.app.pipelines import handed_out
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
 from hueyctl.app.watch import Watch
 from hueyctl.errors import NotFound, Refused
+from hueyctl.model.mask import Mask, MaskedStream
 from hueyctl.model.run import TERMINAL, Run, RunState
 from hueyctl.process.output import OutputReader, tail_lines
 

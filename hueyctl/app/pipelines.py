@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 
 from hueyctl.app.detail import public_params
-from hueyctl.app.mask import Mask
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.errors import NotFound
 from hueyctl.model.definition import Pipeline, Step
 from hueyctl.model.handover import as_bytes
+from hueyctl.model.mask import Mask
 from hueyctl.model.pipeline import laid_out
 from hueyctl.model.run import Run
 

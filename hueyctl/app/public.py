@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from hueyctl.app.mask import Mask
 from hueyctl.model import params
 from hueyctl.model.definition import Job, PythonBody
 from hueyctl.model.event import Event
 from hueyctl.model.handover import as_value
+from hueyctl.model.mask import Mask
 from hueyctl.model.run import TERMINAL, Run, RunState
 
 if TYPE_CHECKING:  # what renders answers needs no store

@@ -10,7 +10,16 @@ import msgspec
 import typer
 
 from hueyctl.app.changes import utc_now
-from hueyctl.app.detail import AttemptView, JobDetail, OutputFile, RunDetail, job_detail, public_job, run_detail
+from hueyctl.app.detail import (
+    AttemptView,
+    HookView,
+    JobDetail,
+    OutputFile,
+    RunDetail,
+    job_detail,
+    public_job,
+    run_detail,
+)
 from hueyctl.app.finding import find_run
 from hueyctl.app.overview import SHOWN, Overview, Progress, QueueState, overview
 from hueyctl.app.public import PublicRun
@@ -146,6 +155,8 @@ def _run(detail: RunDetail, now: datetime) -> Answer:
     run = detail.run
     document: dict[str, Any] = {
         "run": run,
+        "by": detail.by,
+        "hooks": detail.hooks,
         "why": detail.why,
         "progress": detail.progress,
         "expires_at": detail.expires_at,
@@ -185,6 +196,7 @@ def _facts(detail: RunDetail, now: datetime) -> list[tuple[str, str]]:
         ("losses", str(run.losses or "")),
         ("worker", run.worker or ""),
         ("trigger", run.trigger),
+        ("by", detail.by or ""),
         ("schedule", run.schedule or ""),
         ("slot", moment(run.scheduled_at, now)),
         ("enqueued", moment(run.enqueued_at, now)),
@@ -194,8 +206,15 @@ def _facts(detail: RunDetail, now: datetime) -> list[tuple[str, str]]:
         ("finished", moment(run.finished_at, now)),
         ("result", as_text(run.result)[:200]),
         ("result error", run.result_error or ""),
+        *((hook.on.replace("_", " "), _hook(hook)) for hook in detail.hooks),
     ]
     return [(name, value) for name, value in pairs if value]
+
+
+def _hook(hook: HookView) -> str:
+    if hook.reason:
+        return hook.reason
+    return f"{hook.job} {short(hook.run)}" + (", which stood for it" if hook.existing else "")
 
 
 def _attempt_row(each: AttemptView, now: datetime) -> tuple[str, ...]:
@@ -254,6 +273,8 @@ def _job_facts(job: Job) -> list[tuple[str, str]]:
         ("timeout", format_duration(job.timeout) if job.timeout is not None else ""),
         ("expires", format_duration(job.expires) if job.expires is not None else ""),
         ("worker lost", lost),
+        ("on failure", job.on_failure or ""),
+        ("on success", job.on_success or ""),
         ("result", "its stdout as JSON" if job.result == "json" else ""),
     ]
     return [(name, value) for name, value in pairs if value]

@@ -28,6 +28,7 @@ from hueyctl.config.reading import (
 )
 from hueyctl.model.command import alone, filled, placeholders
 from hueyctl.model.definition import Job, Param, Pipeline, Schedule, Step
+from hueyctl.model.hook import unfit
 from hueyctl.model.params import checked
 from hueyctl.model.pipeline import taken
 from hueyctl.model.wording import did_you_mean, quoted, shown
@@ -79,14 +80,17 @@ SCHEDULE: Keys = {
 
 
 def check_hooks(at: At, raw: Mapping[str, Any], jobs: Jobs) -> None:
-    """Say where `on_failure` and `on_success` name no job; where the default does, it is said once, there."""
+    """Say where `on_failure` and `on_success` name no job, or one that a hook can't give what it needs; of the default
+    it is said once, there."""
     tables = [(at / "defaults", raw.get("defaults"))]
     every = raw.get("jobs")
     tables += [(at / "jobs" / key, item) for key, item in every.items()] if isinstance(every, dict) else []
     for place, item in tables:
         for key in ("on_failure", "on_success"):
             if isinstance(item, dict) and isinstance(target := item.get(key), str):
-                _check_known(place / key, "job", target, jobs)
+                known = _check_known(place / key, "job", target, jobs)
+                for problem in unfit(job) if known and (job := jobs[target]) else ():
+                    (place / key).wrong(f"the job {quoted(target)} {problem}")
 
 
 def read_pipelines(at: At, raw: Mapping[str, Any], jobs: Jobs) -> dict[str, Pipeline | None]:

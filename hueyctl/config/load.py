@@ -105,8 +105,8 @@ def load(path: Path, *, environ: Mapping[str, str]) -> Project:
     Raises:
         ConfigError: the file can't be read, or something in it is wrong or not built yet; `problems` has all of it.
     """
-    project, problems, defaults = _parsed(path, environ)
-    problems += unbuilt(project, defaults=defaults)
+    project, problems = _parsed(path, environ)
+    problems += unbuilt(project)
     if problems:
         raise ConfigError(problems)
     return project
@@ -118,7 +118,7 @@ def parse(path: Path, *, environ: Mapping[str, str]) -> Project:
     Raises:
         ConfigError: the file can't be read, or something in it is wrong; `problems` has all of it.
     """
-    project, problems, _ = _parsed(path, environ)
+    project, problems = _parsed(path, environ)
     if problems:
         raise ConfigError(problems)
     return project
@@ -127,15 +127,15 @@ def parse(path: Path, *, environ: Mapping[str, str]) -> Project:
 def likely_store(path: Path, *, environ: Mapping[str, str]) -> str:
     """Where the store of this file is, as far as can be told of one that is wrong."""
     try:
-        project, _, _ = _parsed(path, environ)
+        project, _ = _parsed(path, environ)
         found = project.store
     except ConfigError:
         found = environ.get("HUEYCTL_STORE", "")
     return os.path.join(path.parent, found or DEFAULT_STORE)
 
 
-def _parsed(path: Path, environ: Mapping[str, str]) -> tuple[Project, list[str], set[str]]:
-    """What is right in the file, what is wrong with it, and the keys that its [defaults] set."""
+def _parsed(path: Path, environ: Mapping[str, str]) -> tuple[Project, list[str]]:
+    """What is right in the file, and what is wrong with it."""
     path = path.absolute()
     raw = _toml(path)
     file = File(path.name, path.parent, TABLES)
@@ -167,8 +167,9 @@ def _parsed(path: Path, environ: Mapping[str, str]) -> tuple[Project, list[str],
         jobs={key: job for key, job in jobs.items() if job},
         pipelines={key: pipeline for key, pipeline in pipelines.items() if pipeline},
         schedules=schedules,
+        on_failure=raw.get("defaults", {}).get("on_failure"),
     )
-    return project, file.problems, set(raw.get("defaults", {}))
+    return project, file.problems
 
 
 def _toml(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from huey.registry import Registry
 
 from hueyctl.failpoints import without
 from hueyctl.model.definition import Job, Project, PythonBody, Schedule
+from hueyctl.model.hook import NO_HOOKS, Hooks
 from hueyctl.model.params import misfit
 from hueyctl.model.run import MESSAGE_VERSION, Run
 from hueyctl.model.schedule import FireTimes
@@ -53,8 +54,9 @@ class ScheduleTask(PeriodicTask):  # type: ignore[misc]  # huey has no types
 class Definitions:
     """One `jobs.toml`, ready to run: Huey's registry with a task class per job, and each job's environment."""
 
-    def __init__(self, project: Project, environ: Mapping[str, str]) -> None:
+    def __init__(self, project: Project, environ: Mapping[str, str], hooks: Hooks = NO_HOOKS) -> None:
         self.project = project
+        self.hooks = hooks
         self.registry = Registry()
         self.tasks: dict[str, type[JobTask]] = {}
         self.policies: dict[str, JobPolicy] = {}

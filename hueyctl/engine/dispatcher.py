@@ -311,7 +311,7 @@ class Dispatcher:
             )
         settlements = [settlement for _, settlement in endings]
         try:
-            exchange = store.exchange(settlements, want, now=datetime.now(UTC))
+            exchange = store.exchange(settlements, want, now=datetime.now(UTC), hooks=definitions.hooks)
         except (StoreBusy, StoreFull) as exc:
             with self._lock:
                 self._ended = endings + self._ended
@@ -346,7 +346,9 @@ class Dispatcher:
                 endings, self._ended = self._ended, []
             try:
                 if endings:
-                    exchange = store.exchange([settlement for _, settlement in endings], None, now=datetime.now(UTC))
+                    settlements = [settlement for _, settlement in endings]
+                    hooks = self.definitions.hooks
+                    exchange = store.exchange(settlements, None, now=datetime.now(UTC), hooks=hooks)
                     self._report(endings, exchange)
                     self._unannounced = b"work"
                 else:  # any write will do to see whether there is space again

@@ -17,11 +17,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
 
+from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.heart import pause_between_beats
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.periodic import Periodic
 from hueyctl.errors import StoreBusy, StoreFull
-from hueyctl.model.definition import Project
 from hueyctl.process.client import kill_what_outlived
 from hueyctl.storage.bell import ring
 from hueyctl.storage.locks import HeldLock, clear, hold, worker_is_dead
@@ -71,13 +71,13 @@ class Keeper(Periodic):
         worker: str,
         place: Place,
         open_store: Callable[[], Store],
-        project: Callable[[], Project],
+        definitions: Callable[[], Definitions],
         ended: Callable[[], None],
         log: WorkerLog,
     ) -> None:
-        pause_s = pause_between_beats(project().worker.lease)
+        pause_s = pause_between_beats(definitions().project.worker.lease)
         super().__init__("Keeper", open_store=open_store, pause_s=pause_s, ended=ended)
-        self._worker, self._place, self._project, self._log = worker, place, project, log
+        self._worker, self._place, self._definitions, self._log = worker, place, definitions, log
         self._watch = BeatWatch(pause_s)
         self.has_looked = False  # once at least: what the dead had left is back in the queue
         self._maintenance: HeldLock | None = None
@@ -101,7 +101,8 @@ class Keeper(Periodic):
         others = [worker for worker in workers if worker.id != self._worker]
         dead = {worker.id: "its processes are gone" for worker in others if worker_is_dead(self._place, worker.id)}
         served = served_by([worker for worker in workers if worker.id not in dead])
-        changed = store.sweep(served=served, now=datetime.now(UTC))
+        hooks = self._definitions().hooks
+        changed = store.sweep(served=served, now=datetime.now(UTC), hooks=hooks)
         # The sweep could write, so the others could beat.
         silent = {worker.id: worker for worker in self._watch.observe(others, time.monotonic())}
         for id, worker in silent.items():
@@ -111,7 +112,7 @@ class Keeper(Periodic):
             if not kill_what_outlived(self._place.guard_lock(id)) and id not in silent:
                 self._log.warning(f"what worker {id} ran can't be killed yet; its runs are given back when it is gone")
                 continue
-            for run in store.rescue(id, cause=cause, now=datetime.now(UTC)):
+            for run in store.rescue(id, cause=cause, now=datetime.now(UTC), hooks=hooks):
                 changed += 1
                 with suppress(OSError):
                     self._place.progress(run.id, run.attempt).unlink()  # its guard would have, at the attempt's end
@@ -145,7 +146,7 @@ class Keeper(Periodic):
         if time.monotonic() >= self._orphans_at:
             self._orphans_at = time.monotonic() + ORPHANS_EVERY_S
             self._orphans = orphan_steps(store, self._place, now=now)
-        for _ in chain(prune_steps(store, self._place, self._project().retention, now=now), self._orphans):
+        for _ in chain(prune_steps(store, self._place, self._definitions().project.retention, now=now), self._orphans):
             if self.stopping or time.monotonic() >= deadline:
                 return False
         return True

@@ -108,7 +108,8 @@ class Scheduler:
                 chunk, reached = self._chunk(store, entry, now)
                 taken.append((entry, reached, len(chunk)))
                 firings += chunk
-        decided = store.fire(firings, now=now) if firings else []
+        hooks = self.definitions.hooks
+        decided = store.fire(firings, now=now, hooks=hooks) if firings else []
         fired = iter(decided)
         for entry, reached, count in taken:
             entry.advance(reached)
@@ -116,7 +117,9 @@ class Scheduler:
                 entry.oldest_caught_up = None
             self._report(entry, list(islice(fired, count)))
         self._find_next()
-        return any(each.outcome == "fired" for each in decided)
+        return any(
+            each.outcome == "fired" or (each.outcome == "missed" and each.firing.job in hooks) for each in decided
+        )
 
     def _find_next(self) -> None:
         self.next_at = min((entry.next for entry in self._entries if entry.next is not None), default=None)
@@ -142,6 +145,7 @@ class Scheduler:
             definition=entry.definition,
             slot=slot,
             run=run,
+            job=entry.schedule.target,
             overlap=entry.schedule.overlap,
             reason=missed,
         )

@@ -30,6 +30,7 @@ from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.dispatcher import Dispatcher
 from hueyctl.engine.guard_main import guard_argv
 from hueyctl.engine.heart import Heart, patience_of_a_beat
+from hueyctl.engine.hooks import hooks_of
 from hueyctl.engine.keeper import Keeper
 from hueyctl.engine.log import WorkerLog, listen_to_huey
 from hueyctl.engine.mailbox import Mailbox
@@ -118,7 +119,7 @@ class _Worker:
         self._started_at = datetime.now(UTC)
         self._concurrency = options.concurrency or project.worker.concurrency
         self._queues = options.queues if options.queues is not None else project.worker.queues
-        self._definitions = Definitions(project, self._environ)
+        self._definitions = self._defined(project)
         self._leaving = False
         self._looked_after_rescue = False
         self._replaced = False  # the store's file, by another
@@ -203,6 +204,9 @@ class _Worker:
             store.close()
         ring(self._place.bell, b"event")
 
+    def _defined(self, project: Project) -> Definitions:
+        return Definitions(project, self._environ, hooks_of(project, self._place, self._log))
+
     def _record(self) -> WorkerRecord:
         return WorkerRecord(
             id=self.id,
@@ -262,7 +266,7 @@ class _Worker:
             worker=self.id,
             place=self._place,
             open_store=lambda: _open(self._place),
-            project=lambda: self._project,
+            definitions=lambda: self._definitions,
             ended=lambda: self._mailbox.post("ended"),
             log=self._log,
         )
@@ -307,7 +311,7 @@ class _Worker:
                 raise ConfigError([f"{project.path.name}: it defines no job any more"])
             if project.store != self._project.store:
                 raise ConfigError([f"{project.path.name}: hueyctl.store: can't change while a worker runs; restart it"])
-            definitions = Definitions(project, self._environ)
+            definitions = self._defined(project)
         except HueyctlError as exc:
             self._log.error(f"not reloaded, going on with the old file: {exc.message}")
             return

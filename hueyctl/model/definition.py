@@ -174,7 +174,10 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Project(msgspec.Struct, frozen=True, kw_only=True):
-    """All of one `jobs.toml`. `path` is absolute; `store` is an absolute path or a `postgresql://` address."""
+    """All of one `jobs.toml`. `path` is absolute; `store` is an absolute path or a `postgresql://` address.
+
+    `on_failure` is that of [defaults], which every job without one of its own has, and what is no longer defined.
+    """
 
     path: Path
     store: str
@@ -187,6 +190,7 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     jobs: dict[str, Job] = {}
     pipelines: dict[str, Pipeline] = {}
     schedules: dict[str, Schedule] = {}
+    on_failure: str | None = None
 
     @property
     def dir(self) -> Path:

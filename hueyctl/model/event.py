@@ -37,6 +37,7 @@ class EventType(StrEnum):
     STALE = "stale"
     REVOKE_REQUESTED = "revoke-requested"
     RETRIED = "retried"
+    HOOK = "hook"
     PAUSED = "paused"
     RESUMED = "resumed"
     RELOADED = "reloaded"

@@ -29,7 +29,7 @@ class RunState(StrEnum):
 TERMINAL = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.REVOKED, RunState.EXPIRED, RunState.SKIPPED})
 LIVE = frozenset(RunState) - TERMINAL
 
-Trigger = Literal["manual", "schedule", "catch_up", "backfill"]
+Trigger = Literal["manual", "schedule", "catch_up", "backfill", "hook"]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -225,6 +225,18 @@ class OutputReader:
         return cut_marker(tail - self._position) if self._position < tail else self._more()
 
 
+def tail(path: Path, size: int) -> bytes:
+    """The last `size` bytes; fewer where fewer were printed."""
+    found: list[bytes] = []
+    left = size
+    for block in _backwards(path):
+        if not left:
+            break
+        found.append(block[-left:])
+        left -= len(found[-1])
+    return b"".join(reversed(found))
+
+
 def tail_lines(path: Path, n: int) -> bytes:
     """The last `n` lines; nothing where nothing was printed."""
     if n <= 0:

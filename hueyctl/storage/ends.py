@@ -14,7 +14,7 @@ from hueyctl.storage.log import Log
 
 
 def ended(database: Database, run: Run, log: Log) -> None:
-    """Let go on what waited for this run, which is as it ended (its state, reason, result…)."""
+    """Let go on what waited for this run, which is as it ended (its state, reason, result…), and hooks follow."""
     _all_ended(database, (run, *pipelines.go_on(database, run, log)), log)
 
 
@@ -28,3 +28,4 @@ def _all_ended(database: Database, runs: Iterable[Run], log: Log) -> None:
         pipeline = gates.open_next(database, run.schedule, log)
         if pipeline is not None:
             begin(database, pipeline, log)
+        log.hook(run)

@@ -19,11 +19,13 @@ from hueyctl.errors import StoreBusy, StoreFull
 from hueyctl.failpoints import failpoint
 from hueyctl.model import transition
 from hueyctl.model.event import EventType
+from hueyctl.model.hook import NO_HOOKS, Hooks
 from hueyctl.model.outcome import Raised, describe
 from hueyctl.model.run import MESSAGE_VERSION, Run, RunState
 from hueyctl.model.transition import Change, Settlement, settle
 from hueyctl.storage import ends, gates, pipelines
 from hueyctl.storage.database import Database, Unstorable
+from hueyctl.storage.hooks import follow
 from hueyctl.storage.known import Known
 from hueyctl.storage.limits import Limits
 from hueyctl.storage.log import Log
@@ -102,23 +104,26 @@ def exchange(
     want: Want | None,
     now: datetime,
     *,
+    hooks: Hooks = NO_HOOKS,
     durable: bool,
 ) -> Exchange:
     """`Store.exchange`; `durable`: first claims are on the disk too when it returns, as re-claims always are."""
     try:
-        done, reclaim = _exchange(database, known, settlements, want, now, durable=durable)
+        done, reclaim = _exchange(database, known, settlements, want, now, hooks=hooks, durable=durable)
     except (Unstorable, ValueError, TypeError, OverflowError, msgspec.MsgspecError):
         if not settlements:
             raise
         # One of them can't be stored. Each on its own, so that it takes no other with it.
-        done, reclaim = _exchange(database, known, settlements, want, now, durable=durable, each_alone=True)
+        done, reclaim = _exchange(
+            database, known, settlements, want, now, hooks=hooks, durable=durable, each_alone=True
+        )
     if want is None or not reclaim:
         return done
     # How durable a transaction is must be known before it begins, and what was settled must not be reported as failed
     # by what comes after it: the claims that must be durable have a transaction of their own.
     rest = msgspec.structs.replace(want, limit=want.limit - len(done.claims))
     try:
-        again, _ = _exchange(database, known, (), rest, now, durable=True)
+        again, _ = _exchange(database, known, (), rest, now, hooks=hooks, durable=True)
     except (StoreBusy, StoreFull):
         if not settlements and not done.claims:
             raise
@@ -154,7 +159,7 @@ def apply(database: Database, run: Run, change: Change, log: Log) -> bool:
     log.move(run.queue, run.job, run.state, change.state)
     log.drafts(run, change.events)
     gates.let_go(database, run.n, run.lock_key, log)
-    if ended and (run.schedule is not None or run.pipeline is not None):
+    if ended and (run.schedule is not None or run.pipeline is not None or run.job in log.hooks):
         over = msgspec.structs.replace(
             run,
             state=change.state,
@@ -193,11 +198,12 @@ def _exchange(
     want: Want | None,
     now: datetime,
     *,
+    hooks: Hooks,
     durable: bool,
     each_alone: bool = False,
 ) -> tuple[Exchange, bool]:
     """One transaction; and whether it stopped at a run that only a durable one may claim."""
-    log = Log(micros(now), want.worker if want else None)
+    log = Log(micros(now), want.worker if want else None, hooks)
     claims: list[Claim] = []
     stopped = None
     limits = Limits(database, want, log.time) if want else None
@@ -212,13 +218,16 @@ def _exchange(
             stopped = _claim(database, limits, now, log, claims, durable=durable)
             due = min((at for at in (due, limits.opens_at) if at is not None), default=None)
         log.write(database)
+        hooked = follow(database, log)
+        if hooked:
+            known.pending(again=True)  # such a run may expire
         failpoint("claim.before", claims)
         failpoint("settle.before", settlements)
     known.keep()
     failpoint("claim.after", claims)
     failpoint("settle.after", settlements)
-    # More than one transaction should take: the rest of it at once.
-    next_due = now if more or stopped == "full" else None if due is None else instant(due)
+    # More than one transaction should take: the rest of it at once. The runs of hooks came after the claims.
+    next_due = now if more or hooked or stopped == "full" else None if due is None else instant(due)
     done = Exchange(
         claims=tuple(claims),
         stale=tuple(stale),
@@ -248,7 +257,7 @@ def _settle(database: Database, settlements: Iterable[Settlement], now: datetime
 def _settle_each(database: Database, settlements: Iterable[Settlement], now: datetime, whole: Log) -> list[Settlement]:
     stale = []
     for settlement in settlements:
-        log = Log(micros(now), None)
+        log = Log(whole.time, None, whole.hooks)
         database.run("SAVEPOINT one")
         try:
             stale += _settle(database, [settlement], now, log)
@@ -257,11 +266,13 @@ def _settle_each(database: Database, settlements: Iterable[Settlement], now: dat
             database.run("ROLLBACK TO one")
             cause = Raised(f"its end can't be stored: {exc}")
             failed = msgspec.structs.replace(settlement, verdict=transition.Final(), outcome=cause, ended_at=now)
-            log = Log(micros(now), None)
+            log = Log(whole.time, None, whole.hooks)
             stale += _settle(database, [failed], now, log)
             log.write(database)
         database.run("RELEASE one")
         whole.opened |= log.opened
+        whole.entered |= log.entered
+        whole.occasions += log.occasions
     return stale
 
 
@@ -404,6 +415,7 @@ def _hold(database: Database, run: Run, misfit: str, log: Log) -> None:
     database.run(HOLD, misfit, run.n)
     log.move(run.queue, run.job, RunState.QUEUED, RunState.HELD)
     log.run(run, EventType.HELD, RunState.HELD, {"reason": misfit})
+    log.hook(msgspec.structs.replace(run, state=RunState.HELD, reason=misfit))
     gates.open_lock(database, run.lock_key, log)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from hueyctl.model.event import EventDraft, EventType
+from hueyctl.model.hook import NO_HOOKS, Hook, Hooks, Occasion
 from hueyctl.model.run import Run, RunState
 from hueyctl.storage.database import Database
 from hueyctl.storage.rows import Row, maybe_micros, to_json, utf8
@@ -25,9 +26,12 @@ STANDING: Final = frozenset({RunState.WAITING, RunState.SCHEDULED, RunState.QUEU
 class Log:
     """Events in their order, and moves between states; written by `write`, in the transaction that they are of."""
 
-    def __init__(self, time: int, by: str | None) -> None:
+    def __init__(self, time: int, by: str | None, hooks: Hooks = NO_HOOKS) -> None:
         self.time = time
         self.by = None if by is None else utf8(by)
+        self.hooks = hooks
+        self.occasions: list[tuple[Hook, Occasion]] = []
+        """What hooks are to follow, when this log is written (`hooks.follow`)."""
         self.opened = False
         """A run that waited for what this transaction has ended may be claimed now."""
         self.entered = False
@@ -76,6 +80,13 @@ class Log:
         self.move(queue, job, old, new)
         run = (n, id, job, attempt or None, None, schedule, slot, pipeline)
         self._rows.append((self.time, type.value, new.value, *run, self.by, data))
+
+    def hook(self, run: Run, *, or_else: str = "") -> None:
+        """The hook of its job (or else of this name) is to follow what became of `run`, if there is one."""
+        hook = self.hooks.get(run.job) or self.hooks.get(or_else)
+        occasion = Occasion.of(run) if hook else None
+        if hook and occasion:
+            self.occasions.append((hook, occasion))
 
     def other(
         self,

@@ -14,8 +14,11 @@ import msgspec
 
 from hueyctl.failpoints import failpoint
 from hueyctl.model.event import EventType
+from hueyctl.model.hook import NO_HOOKS, Hooks, Occasion
+from hueyctl.model.instant import iso
 from hueyctl.storage import changes, gates
 from hueyctl.storage.database import Database
+from hueyctl.storage.hooks import follow
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import RUN_COLUMNS, instant, maybe_instant, micros, run_from, utf8
 from hueyctl.storage.store import DecidedSlot, Fired, Firing, PausedTime, ScheduleDefinition, ScheduleState
@@ -79,7 +82,7 @@ def states(database: Database) -> list[ScheduleState]:
     ]
 
 
-def fire(database: Database, firings: Sequence[Firing], *, now: datetime) -> list[Fired]:
+def fire(database: Database, firings: Sequence[Firing], *, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Fired]:
     """`Store.fire`."""
     fired = []
     with database.write(durable=True):
@@ -105,6 +108,7 @@ def fire(database: Database, firings: Sequence[Firing], *, now: datetime) -> lis
                 firing = msgspec.structs.replace(firing, run=None, reason=reason)
             fired.append(_decide(database, firing, f"schedule {firing.schedule}", now))
         decided = [each for each in fired if each.outcome not in {"foreign", "past"}]
+        _call_hooks(database, [each for each in fired if each.outcome == "missed"], hooks, now)
         failpoint("fire.before", decided)
     failpoint("fire.after", decided)
     return fired
@@ -153,6 +157,27 @@ def _decide(database: Database, firing: Firing, by: str, now: datetime) -> Fired
     database.run(DECIDED, firing.schedule, micros(firing.slot), "fired", run.id, None, log.time)
     log.write(database)
     return Fired(firing, "fired", run.id)
+
+
+def _call_hooks(database: Database, missed: Sequence[Fired], hooks: Hooks, now: datetime) -> None:
+    """One for all that was missed of a schedule: after a long stop there may be thousands."""
+    by_schedule: dict[str, list[Fired]] = {}
+    for each in missed:
+        by_schedule.setdefault(each.firing.schedule, []).append(each)
+    for schedule, of_it in by_schedule.items():
+        last = of_it[-1]
+        hook = hooks.get(last.firing.job)
+        if hook is None:
+            continue
+        slot = iso(last.firing.slot)
+        what = f"slot {slot} was missed" if len(of_it) == 1 else f"{len(of_it)} slots were missed, the last {slot}"
+        reason = f"schedule {schedule}: {what}: {last.reason}"
+        occasion = Occasion(
+            job=last.firing.job, state="missed", reason=reason, schedule=schedule, slot=last.firing.slot
+        )
+        log = Log(micros(now), f"schedule {schedule}", hooks)
+        log.occasions.append((hook, occasion))
+        follow(database, log)
 
 
 def _passed_over(

@@ -10,6 +10,7 @@ from typing import Literal
 from hueyctl.model.definition import RateLimit, Retention
 from hueyctl.model.event import Event
 from hueyctl.model.handover import Input
+from hueyctl.model.hook import NO_HOOKS, Hooks
 from hueyctl.model.run import NewRun, Run
 from hueyctl.model.transition import Settlement
 from hueyctl.storage import changes, pipelines, reading, schedules, upkeep, workers
@@ -76,13 +77,15 @@ class SqliteStore:
         return changes.accept(self.database, runs, by=by, now=now)
 
     # -- the hot verb -----------------------------------------------------------------------------------------------
-    def exchange(self, settlements: Sequence[Settlement], want: Want | None, *, now: datetime) -> Exchange:
+    def exchange(
+        self, settlements: Sequence[Settlement], want: Want | None, *, now: datetime, hooks: Hooks = NO_HOOKS
+    ) -> Exchange:
         if want is not None and not self._careful_read:
             self._careful_until, self._careful_read = workers.careful_until(self.database), True
         until = self._careful_until
         # A clock that was far ahead at boot must not make it careful for years.
         careful = until is not None and now < until <= now + workers.CAREFUL_FOR
-        return exchange(self.database, self._known, settlements, want, now, durable=careful)
+        return exchange(self.database, self._known, settlements, want, now, hooks=hooks, durable=careful)
 
     # -- changes asked for by users ---------------------------------------------------------------------------------
     def revoke(self, ids: Sequence[str], *, kill: bool, by: str, now: datetime) -> list[Revocation]:
@@ -103,8 +106,8 @@ class SqliteStore:
     ) -> list[ScheduleState]:
         return schedules.define(self.database, definitions, file=file, now=now)
 
-    def fire(self, firings: Sequence[Firing], *, now: datetime) -> list[Fired]:
-        return schedules.fire(self.database, firings, now=now)
+    def fire(self, firings: Sequence[Firing], *, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Fired]:
+        return schedules.fire(self.database, firings, now=now, hooks=hooks)
 
     def backfill(self, firings: Sequence[Firing], *, by: str, now: datetime) -> list[Fired]:
         return schedules.backfill(self.database, firings, by=by, now=now)
@@ -138,12 +141,12 @@ class SqliteStore:
     def asked(self, worker: str) -> tuple[str | None, tuple[tuple[int, str], ...]]:
         return workers.asked(self.database, worker)
 
-    def rescue(self, worker: str, *, cause: str, now: datetime) -> list[Run]:
-        return workers.rescue(self.database, worker, cause=cause, now=now)
+    def rescue(self, worker: str, *, cause: str, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Run]:
+        return workers.rescue(self.database, worker, cause=cause, now=now, hooks=hooks)
 
     # -- upkeep -----------------------------------------------------------------------------------------------------
-    def sweep(self, *, served: Mapping[str, Collection[str]] | None, now: datetime) -> int:
-        return upkeep.sweep(self.database, served, now)
+    def sweep(self, *, served: Mapping[str, Collection[str]] | None, now: datetime, hooks: Hooks = NO_HOOKS) -> int:
+        return upkeep.sweep(self.database, served, now, hooks)
 
     def readmit(self, jobs: Collection[str], *, now: datetime) -> int:
         return upkeep.readmit(self.database, jobs, now)

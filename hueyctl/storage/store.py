@@ -5,6 +5,8 @@ Promises that every implementation keeps, and that the contract suite checks:
 - What a verb writes, it writes in one transaction, with the events that record it.
 - `accept`, `revoke`, `retry`, `pause` and re-claims are on the disk when the verb returns (after a power cut too).
 - `exchange` settles under the token of the claim alone: a stale token changes nothing and leaves a `stale` event.
+- What calls for one of `hooks` gets that hook's run in the same transaction, with an event (`hook`) that names it. A
+  hook that raises leaves its message there, and nothing else undone.
 - Every time that decides something comes in as `now` (aware, UTC).
 - Every error is a `StoreError` of `hueyctl.errors`; a driver's own never gets out.
 """
@@ -20,6 +22,7 @@ import msgspec
 from hueyctl.model.definition import RateLimit, Retention
 from hueyctl.model.event import Event
 from hueyctl.model.handover import Input
+from hueyctl.model.hook import NO_HOOKS, Hooks
 from hueyctl.model.run import NewRun, Run, RunState
 from hueyctl.model.transition import Settlement
 
@@ -188,14 +191,16 @@ class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
 class Firing(msgspec.Struct, frozen=True, kw_only=True):
     """A slot to be decided: `run` is what it is to start, None where it was missed (`reason` says why).
 
-    `overlap` is what happens while other runs of the schedule are live: it is skipped, one waits for their end
-    (`queue`), any number wait in `line`, it starts beside them (`allow`), or they end (`replace`).
+    `job` is that of the run: its hook follows where the slot is missed. `overlap` is what happens while other runs of
+    the schedule are live: it is skipped, one waits for their end (`queue`), any number wait in `line`, it starts beside
+    them (`allow`), or they end (`replace`).
     """
 
     schedule: str
     definition: str
     slot: datetime
     run: NewRun | None
+    job: str = ""
     overlap: Literal["skip", "queue", "line", "allow", "replace"] = "skip"
     reason: str | None = None
 
@@ -257,14 +262,16 @@ class Store(Protocol):
         """
 
     # -- the hot verb -----------------------------------------------------------------------------------------------
-    def exchange(self, settlements: Sequence[Settlement], want: Want | None, *, now: datetime) -> Exchange:
+    def exchange(
+        self, settlements: Sequence[Settlement], want: Want | None, *, now: datetime, hooks: Hooks = NO_HOOKS
+    ) -> Exchange:
         """Settle every attempt that has ended and claim what `want` can take, in one transaction.
 
         Before claiming, due runs become queued, and runs past `expires_at` that never started become expired.
         Claims are of the highest priority first, oldest first within it, skipping paused and gated ones and full lines;
         a claim counts as an attempt the moment it is made. A worker that isn't registered (any more) gets none: nobody
         would rescue them. A settlement that can't be stored ends its run `failed` with that cause, and takes no other
-        with it. `next_due` is `now` where more is to be done than one transaction should.
+        with it. `next_due` is `now` where more is to be done than one transaction should, or hooks' runs were made.
 
         A claimed run whose `lock_key` another one holds isn't claimed but waits (event `locked`): it is let out again
         when the holder's attempt is over. Among those of a key the highest priority goes first, the oldest within it.
@@ -291,10 +298,10 @@ class Store(Protocol):
         come back to the file after they were removed from it, start from now. Returns all that the store knows,
         others' too."""
 
-    def fire(self, firings: Sequence[Firing], *, now: datetime) -> list[Fired]:
+    def fire(self, firings: Sequence[Firing], *, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Fired]:
         """Decide these slots (of each schedule in their order), durably: each once, whoever asks. A run whose
         schedule has others under way is skipped, waits for their end, goes beside them or takes their place, as
-        `overlap` says."""
+        `overlap` says. Of those that are missed, a hook follows once for each schedule."""
 
     def backfill(self, firings: Sequence[Firing], *, by: str, now: datetime) -> list[Fired]:
         """Decide these slots although they are past, except those that have fired before."""
@@ -328,14 +335,14 @@ class Store(Protocol):
     def asked(self, worker: str) -> tuple[str | None, tuple[tuple[int, str], ...]]:
         """What this worker was asked, and (n, token) of its attempts that are to be stopped. Clears the request."""
 
-    def rescue(self, worker: str, *, cause: str, now: datetime) -> list[Run]:
+    def rescue(self, worker: str, *, cause: str, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Run]:
         """Give back every run that this (dead) worker had, by `model.transition.lose`, and take the worker out.
 
         Who calls it has seen that the worker is dead; calling it twice does no harm.
         """
 
     # -- upkeep -----------------------------------------------------------------------------------------------------
-    def sweep(self, *, served: Mapping[str, Collection[str]] | None, now: datetime) -> int:
+    def sweep(self, *, served: Mapping[str, Collection[str]] | None, now: datetime, hooks: Hooks = NO_HOOKS) -> int:
         """Expire what is past its time, whether paused or gated; hold what no live worker defines, release what one
         defines again. `served`: for each queue that live workers serve (`*`: all) the jobs they define; None: no
         worker is alive, and nothing is held for it. Returns how many runs changed."""
@@ -362,7 +369,7 @@ class Store(Protocol):
         """Runs whose id starts so."""
 
     def newest(self, *, job: str | None = None) -> Run | None:
-        """The newest run of a job; without one, the newest that no schedule started."""
+        """The newest run of a job; without one, the newest that no schedule and no hook started."""
 
     def runs(self, where: RunFilter, *, limit: int | None, before: int | None = None) -> list[Run]:
         """Newest first; `before` (a run's `n`) goes on where a page ended."""

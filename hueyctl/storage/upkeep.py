@@ -9,12 +9,14 @@ from typing import Final
 from hueyctl.failpoints import failpoint
 from hueyctl.model.definition import Retention
 from hueyctl.model.event import EventType
+from hueyctl.model.hook import ANY_JOB, Hooks
 from hueyctl.model.run import RunState
 from hueyctl.storage import gates
 from hueyctl.storage.database import Database
-from hueyctl.storage.exchange import BATCH, expire
+from hueyctl.storage.exchange import BATCH, BY_NUMBER, expire
+from hueyctl.storage.hooks import follow
 from hueyctl.storage.log import Log
-from hueyctl.storage.rows import MICROSECOND, SUBJECT, micros, to_json
+from hueyctl.storage.rows import MICROSECOND, SUBJECT, micros, run_from, to_json
 from hueyctl.storage.store import Pruned
 
 UNDEFINED: Final = "no worker that serves its queue defines this job"
@@ -72,9 +74,9 @@ GO_ON: Final = "UPDATE schedules SET last_slot = max(last_slot, ?1) WHERE name =
 ENDED_BADLY: Final = ("failed", "revoked", "expired", "skipped")
 
 
-def sweep(database: Database, served: Mapping[str, Collection[str]] | None, now: datetime) -> int:
+def sweep(database: Database, served: Mapping[str, Collection[str]] | None, now: datetime, hooks: Hooks) -> int:
     """`Store.sweep`."""
-    log = Log(micros(now), None)
+    log = Log(micros(now), None, hooks)
     with database.write(durable=False):
         changed, released = expire(database, log), 0
         if served is not None:
@@ -84,6 +86,9 @@ def sweep(database: Database, served: Mapping[str, Collection[str]] | None, now:
                     data = to_json({"reason": UNDEFINED})
                     for *subject, _ in sorted(rows):
                         log.row(subject, EventType.HELD, RunState.QUEUED, RunState.HELD, data)
+                        if hooks:
+                            held = database.all(BY_NUMBER, subject[0])
+                            log.hook(run_from(held[0]), or_else=ANY_JOB)
                     for lock_key in {lock_key for *_, lock_key in rows}:
                         gates.open_lock(database, lock_key, log)
                     changed += len(rows)
@@ -91,6 +96,7 @@ def sweep(database: Database, served: Mapping[str, Collection[str]] | None, now:
                 if _is_defined(served, queue, job):
                     released += _admit(database, queue, job, "undefined", log)
         log.write(database)
+        follow(database, log)
         failpoint("release.before", released)
     failpoint("release.after", released)
     return changed + released

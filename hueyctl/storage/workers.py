@@ -8,10 +8,12 @@ from typing import Final, Literal
 
 from hueyctl.failpoints import failpoint
 from hueyctl.model.event import EventType
+from hueyctl.model.hook import NO_HOOKS, Hooks
 from hueyctl.model.run import Run
 from hueyctl.model.transition import lose
 from hueyctl.storage.database import Database
 from hueyctl.storage.exchange import apply
+from hueyctl.storage.hooks import follow
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import (
     RUN_COLUMNS,
@@ -71,9 +73,9 @@ def unregister(database: Database, worker: str, *, reason: str, now: datetime) -
     _take_out(database, worker, cause=reason, now=now, durable=True)
 
 
-def rescue(database: Database, worker: str, *, cause: str, now: datetime) -> list[Run]:
+def rescue(database: Database, worker: str, *, cause: str, now: datetime, hooks: Hooks) -> list[Run]:
     """`Store.rescue`."""
-    return _take_out(database, worker, cause=cause, now=now, durable=False)
+    return _take_out(database, worker, cause=cause, now=now, hooks=hooks, durable=False)
 
 
 def workers(database: Database) -> list[Worker]:
@@ -102,8 +104,10 @@ def asked(database: Database, worker: str) -> tuple[str | None, tuple[tuple[int,
     return request, tuple((n, token) for n, token in stops)
 
 
-def _take_out(database: Database, worker: str, *, cause: str, now: datetime, durable: bool) -> list[Run]:
-    log = Log(micros(now), None)
+def _take_out(
+    database: Database, worker: str, *, cause: str, now: datetime, hooks: Hooks = NO_HOOKS, durable: bool
+) -> list[Run]:
+    log = Log(micros(now), None, hooks)
     given_back = []
     with database.write(durable=durable):
         for row in database.all(RUNNING_OF, worker):
@@ -113,6 +117,7 @@ def _take_out(database: Database, worker: str, *, cause: str, now: datetime, dur
         if database.run("DELETE FROM workers WHERE id = ?", worker):
             log.other(EventType.WORKER_OFFLINE, worker=worker, data={"reason": cause})
         log.write(database)
+        follow(database, log)
         rows = [database.one(f"SELECT {RUN_COLUMNS} FROM runs WHERE n = ?", n) for n in given_back]
         failpoint("rescue.before", given_back)
     failpoint("rescue.after", given_back)

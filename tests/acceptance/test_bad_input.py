@@ -72,18 +72,6 @@ def test_all_that_is_wrong_is_said_at_once(project: Project) -> None:
         assert f"jobs.toml: {place}:" in result.err, result
 
 
-@pytest.mark.parametrize(
-    "key",
-    ['on_failure = "a"', 'on_success = "a"'],
-)
-def test_a_key_whose_behaviour_is_not_built_yet_is_an_error_that_says_so(project: Project, key: str) -> None:
-    project.write(f'[jobs.a]\ncommand = ["true"]\n{key}\n')
-    result = project.cli("check", code=2)
-    assert f"jobs.a.{key.split(maxsplit=1)[0]}" in result.err
-    assert "not built yet" in result.err
-    project.cli("worker", "start", code=2)
-
-
 def test_a_store_whose_behaviour_is_not_built_yet_is_an_error_that_says_so(project: Project) -> None:
     project.write('[jobs.a]\ncommand = ["true"]\n[hueyctl]\nstore = "postgresql://localhost/x"\n')
     assert "not built yet" in project.cli("check", code=2).err

@@ -166,6 +166,16 @@ def test_one_that_cannot_be_stored_ends_failed_and_takes_no_other_with_it(scene:
     assert [scene.types(run).count("complete") for run in runs] == [1, 0, 1]
 
 
+def test_a_retry_beside_one_that_cannot_be_stored_is_due_at_its_time(scene: Scene) -> None:
+    scene.accept(), scene.accept()
+    first, second = scene.claim(2)
+    scene.store.exchange([], None, now=scene.now)
+    broken = scene.settlement(first, Final(), Exited(2**70))
+    retry = scene.settlement(second, Retry(timedelta(seconds=5), 0), Exited(1))
+    exchange = scene.store.exchange([broken, retry], scene.want(), now=scene.now)
+    assert exchange.next_due == scene.now + timedelta(seconds=5)
+
+
 def test_text_that_is_no_utf8_is_replaced_and_never_refused(scene: Scene) -> None:
     run = scene.accept()
     scene.settle(scene.claim_one(), Final(), Raised("Error: \ud800 ü"))

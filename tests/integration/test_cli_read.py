@@ -287,7 +287,8 @@ def test_all_about_a_run(shell: Shell) -> None:
     shell.print_output(run, 1, stderr=b"line 1\nline \x1b[2J2\n")
     shell.settle(claim, code=7)
     found = shell.type("inspect", run, "--json").json
-    assert list(found) == ["schema", "run", "why", "progress", "expires_at", "attempts", "tail"]
+    assert list(found) == ["schema", "run", "by", "hooks", "why", "progress", "expires_at", "attempts", "tail"]
+    assert (found["by"], found["hooks"]) == (shell.type("events", "--run", run, "--json").lines[0]["by"], [])
     (attempt,) = found["attempts"]
     assert (attempt["attempt"], attempt["worker"], attempt["outcome"]) == (1, "w1", "error")
     assert attempt["reason"] == "exited with 7"

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hueyctl.process.output import CappedFile, OutputReader, cut_marker, tail_lines
+from hueyctl.process.output import CappedFile, OutputReader, cut_marker, tail, tail_lines
 
 CUT = re.compile(rb"\n\[hueyctl: (\d+) bytes cut\]\n")
 
@@ -203,9 +203,11 @@ def test_the_last_lines_are_those_of_the_file(folder: Path, text: list[bytes], n
     lines = b"".join(text).split(b"\n")
     whole = [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
     assert tail_lines(path, n) == b"".join(whole[max(0, len(whole) - n) :] if n else [])
+    assert tail(path, n) == (b"".join(text)[-n:] if n else b"")
 
 
 def test_the_last_lines_of_what_has_none_are_all_of_it(tmp_path: Path) -> None:
     (tmp_path / "1.out").write_bytes(b"x" * 1_000_000)
     assert tail_lines(tmp_path / "1.out", 5) == b"x" * 1_000_000
+    assert tail(tmp_path / "1.out", 600_000) == b"x" * 600_000
     assert tail_lines(tmp_path / "absent", 5) == b""

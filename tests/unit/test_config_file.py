@@ -202,6 +202,6 @@ def test_every_key_is_documented(section: str) -> None:
 
 def test_the_examples_of_the_documentation_are_right(toml: Toml) -> None:
     examples = DOCUMENTATION.read_text().split("```toml\n")[1:]
-    assert len(examples) == 2
+    assert len(examples) == 4
     for example in examples:
         toml.read(example.split("```")[0])

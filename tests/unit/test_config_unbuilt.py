@@ -10,25 +10,7 @@ from hueyctl.config import load, starter
 from hueyctl.config.starter import host_timezone
 from hueyctl.errors import ConfigError
 
-NOT_YET = f": not built yet in hueyctl {__version__}; remove it"
-
-ALL = """
-[hueyctl]
-store = "postgresql://ada:hunter2@localhost/jobs"
-[queues.fast]
-concurrency = 1
-[queues.free]
-[jobs.a]
-script = "x"
-lock = "l"
-max_concurrent = 1
-rate_limit = "1/1s"
-unique = "job"
-on_failure = "a"
-on_success = "a"
-[pipelines.p]
-steps = ["a"]
-"""
+STORE = '[hueyctl]\nstore = "postgresql://ada:hunter2@localhost/jobs"\n'
 
 
 def problems(toml: Toml, text: str, **environ: str) -> list[str]:
@@ -38,30 +20,12 @@ def problems(toml: Toml, text: str, **environ: str) -> list[str]:
     return [problem.removeprefix("jobs.toml: ") for problem in caught.value.problems]
 
 
-def test_each_thing_in_use_that_is_not_built_yet_is_named(toml: Toml) -> None:
-    *found, store = problems(toml, ALL)
-    assert store.startswith("hueyctl.store: PostgreSQL: not built yet")
+def test_what_is_not_built_yet_is_named_together_with_all_else_that_is_wrong(toml: Toml) -> None:
+    script, store = problems(toml, f"{STORE}[jobs.a]\nscript = 5\n")
+    assert script == 'jobs.a.script: expected text, got 5; write "5"'
+    assert store.startswith(f"hueyctl.store: PostgreSQL: not built yet in hueyctl {__version__}")
     assert "hunter2" not in store
-    assert sorted(found) == sorted(
-        place + NOT_YET
-        for place in (
-            "jobs.a.on_failure",
-            "jobs.a.on_success",
-        )
-    )
-    assert toml.read(ALL).jobs["a"].lock == "l"
-
-
-def test_a_default_that_is_not_built_yet_is_named_once(toml: Toml) -> None:
-    text = "[defaults]\non_failure = 'a'\n[jobs.a]\nscript = 'x'\n[jobs.b]\nscript = 'x'\n"
-    assert problems(toml, text) == ["defaults.on_failure" + NOT_YET]
-
-
-def test_it_is_named_together_with_all_else_that_is_wrong(toml: Toml) -> None:
-    assert problems(toml, "[jobs.a]\nscript = 'x'\non_failure = 'a'\n[jobs.b]\nscript = 5\n") == [
-        'jobs.b.script: expected text, got 5; write "5"',
-        "jobs.a.on_failure" + NOT_YET,
-    ]
+    assert toml.read(STORE).store.startswith("postgresql://")
 
 
 def test_a_postgres_store_from_the_environment_is_refused_without_its_password(toml: Toml) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hueyctl.app.mask import Mask
 from hueyctl.app.public import public, public_run
+from hueyctl.model.mask import Mask
 from hueyctl.model.run import Message, Run, RunState
 
 secrets = st.text(alphabet="ab*-", min_size=4, max_size=8)
@@ -28,6 +28,12 @@ def test_a_secret_is_found_however_the_output_is_cut(words: list[str], data: byt
         start = cut
     shown += stream.feed(data[start:]) + stream.end()
     assert shown == mask.whole(data) == mask.text(data.decode()).encode()
+
+
+@given(secrets, st.integers(1, 7), st.text(alphabet="xy\n"))
+def test_nothing_of_a_secret_is_left_where_its_beginning_was_cut_off(word: str, cut: int, rest: str) -> None:
+    assume(cut < len(word))
+    assert Mask([word, "longer-" + word]).end((word[cut:] + rest).encode()) == rest.encode()
 
 
 @given(st.lists(st.text(min_size=4), min_size=1), st.text(), st.text())

@@ -63,6 +63,11 @@ class Mask:
         stream = self.stream()
         return stream.feed(data) + stream.end()
 
+    def end(self, data: bytes) -> bytes:
+        """The same for the last of some bytes, whose beginning may be the rest of a secret that was cut in two."""
+        rest = max((_rest_of(word.encode(), data) for word in self._words), default=0)
+        return self.whole(data[rest:])
+
     def stream(self) -> MaskedStream:
         """For bytes that come in pieces: a secret cut in two by a piece's end is still found."""
         return MaskedStream(word.encode() for word in self._words)
@@ -106,6 +111,12 @@ class MaskedStream:
             if any(len(word) > length and word.startswith(end) for word in self._words):
                 return length
         return 0
+
+
+def _rest_of(word: bytes, data: bytes) -> int:
+    """How much of the beginning of `data` is the end of `word`, and not all of it."""
+    lengths = range(min(len(word) - 1, len(data)), 0, -1)
+    return next((length for length in lengths if data.startswith(word[-length:])), 0)
 
 
 def _forms(secret: object) -> Iterable[str]:

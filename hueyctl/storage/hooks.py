@@ -1,0 +1,54 @@
+"""Hooks in the store: the run that follows an end is written in the transaction of that end.
+
+So it is never lost and never twice: the fence that lets an attempt end once lets its hook follow once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hueyctl.model.event import EventType
+from hueyctl.model.hook import Hook, Occasion
+from hueyctl.storage import changes
+from hueyctl.storage.database import Database
+from hueyctl.storage.log import Log
+from hueyctl.storage.rows import instant, maybe_micros
+
+
+def follow(database: Database, log: Log) -> bool:
+    """Make the runs that what `log` tells of calls for, when it has been written; was there any?
+
+    Where such a run can't be made, what it was to follow stands all the same, and its event says why there is none.
+    """
+    for hook, occasion in log.occasions:
+        _follow(database, hook, occasion, log)
+    log.opened |= bool(log.occasions)
+    return bool(log.occasions)
+
+
+def _follow(database: Database, hook: Hook, occasion: Occasion, log: Log) -> None:
+    try:
+        new = hook(occasion)
+    except Exception as exc:  # whatever it is, no attempt may fail to end for it
+        _tell(database, occasion, log, {"reason": f"nothing was enqueued: {exc}"})
+        return
+    if new is None:
+        return
+    standing = changes.live_of_key(database, new.unique_key)
+    told: dict[str, Any] = {"job": new.job, "run": standing.id if standing else new.id}
+    _tell(database, occasion, log, {**told, "existing": True} if standing else told)
+    if standing is None:
+        cause = f"run {occasion.run.id}" if occasion.run else f"schedule {occasion.schedule}"
+        its_own = Log(log.time, cause)
+        changes.take_in(database, new, now=instant(log.time), log=its_own)
+        its_own.write(database)
+
+
+def _tell(database: Database, occasion: Occasion, log: Log, data: dict[str, Any]) -> None:
+    told, data = Log(log.time, log.by), {"on": occasion.key, **data}
+    if occasion.run is not None:
+        told.run(occasion.run, EventType.HOOK, occasion.run.state, data)
+    else:
+        slot = maybe_micros(occasion.slot)
+        told.other(EventType.HOOK, job=occasion.job, schedule=occasion.schedule, slot=slot, data=data)
+    told.write(database)
