@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -130,6 +133,40 @@ def test_what_is_due_by_the_clock_becomes_due_when_the_clock_passes_it(
         set_clock(3600)
         assert project.reaches(run, "succeeded")["attempt"] == 1
     assert project.lines("marks") == ["now", "x"]
+
+
+def test_slots_that_a_clock_jumps_over_are_missed_and_none_is_fired_again_when_it_goes_back(
+    project: Project, set_clock: Callable[[int], None]
+) -> None:
+    """Forward by three slots, back by six, over a restart there, and forward again."""
+    ten_minutes_from_here = (int(time.time()) + 600) % 1200  # so that no slot comes by itself
+    project.write(JOBS + f"[schedules.mark]\nevery = '20m'\noffset = {ten_minutes_from_here}\n")
+
+    def runs() -> list[str]:
+        return sorted(run["scheduled_at"] for run in project.runs("--schedule", "mark"))
+
+    def nothing_new() -> None:
+        """A worker decides slots before it claims a run."""
+        before = runs()
+        project.reaches(project.enqueue("mark", "name=now"), "succeeded")
+        assert runs() == before
+
+    with project.worker():
+        set_clock(3600)
+        eventually(lambda: len(runs()) == 1, what="the latest of three slots is caught up with")
+        set_clock(-3600)
+        nothing_new()
+    with project.worker() as worker:
+        nothing_new()
+        assert "which is ahead of this clock; until then nothing of it is fired" in worker.log
+        set_clock(3600)
+        nothing_new()
+        set_clock(7200)
+        eventually(lambda: len(runs()) == 2, what="the latest of the next three")
+    missed = [event["slot"] for event in project.events("--type", "missed")]
+    every = [datetime.fromisoformat(slot) for slot in sorted(runs() + missed)]
+    assert len(missed) == 4
+    assert [later - slot for slot, later in pairwise(every)] == [timedelta(minutes=20)] * 5
 
 
 def test_a_file_that_defines_nothing_any_more_is_refused_while_a_worker_runs(project: Project) -> None:
