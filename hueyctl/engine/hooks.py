@@ -45,7 +45,7 @@ class _Hook:
         if occasion.run is not None and occasion.run.attempt and takes_output(self._project, target):
             # With the store locked, but in microseconds: the end of a file that has just been written. Whoever
             # rescues a run has no earlier time for it.
-            output = _output(occasion.run, self._place)
+            output = _output(occasion.run, occasion.mask, self._place)
         try:
             return hook_run(self._project, target, occasion, output, next(new_ids(1)))
         except HueyctlError as exc:
@@ -54,9 +54,9 @@ class _Hook:
             raise
 
 
-def _output(run: Run, place: Place) -> str:
+def _output(run: Run, mask: Mask, place: Place) -> str:
     """The end of what the newest attempt has printed, on stdout and then on stderr, without its secrets."""
-    mask, found = Mask.of(run), []
+    found = []
     for path in (place.stdout(run.id, run.attempt), place.stderr(run.id, run.attempt)):
         with suppress(OSError):
             data = tail(path, TEXT_MAX)

@@ -39,7 +39,8 @@ ANY_JOB = "*"
 class Occasion(msgspec.Struct, frozen=True, kw_only=True):
     """What a hook follows: `run` is as it ended or is held, None where slots of a schedule were missed.
 
-    `state` is the run's, or `missed`; `reason` why.
+    `state` is the run's, or `missed`; `reason` why. `mask` hides the secrets that it and its output may tell: those of
+    the run, and of all others of its pipeline.
     """
 
     job: str
@@ -48,6 +49,7 @@ class Occasion(msgspec.Struct, frozen=True, kw_only=True):
     run: Run | None = None
     schedule: str | None = None
     slot: datetime | None = None
+    mask: Mask = Mask()
 
     @classmethod
     def of(cls, run: Run) -> Occasion | None:
@@ -79,12 +81,11 @@ def hook_run(project: Project, target: str, occasion: Occasion, output: str | No
         UsageError: what is given doesn't fit its parameters.
     """
     job, run = project.jobs.get(target), occasion.run
-    mask = Mask.of(run) if run else Mask()
     values = {
         "run": None if run is None else run.id,
         "job": occasion.job,
         "state": occasion.state,
-        "error": mask.optional(occasion.reason),
+        "error": occasion.mask.optional(occasion.reason),
         "exit_code": None if run is None else run.exit_code,
         "output": output,
     }

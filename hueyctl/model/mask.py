@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from hueyctl.model.run import Run
+from hueyctl.model.run import Message, Run
 
 STARS = "***"
 
@@ -28,7 +28,11 @@ class Mask:
     @classmethod
     def of(cls, *runs: Run) -> Mask:
         """What hides the secret parameters of these runs."""
-        messages = [run.message for run in runs]
+        return cls.of_messages(run.message for run in runs)
+
+    @classmethod
+    def of_messages(cls, messages: Iterable[Message]) -> Mask:
+        """What hides the secret parameters in the messages of some runs."""
         return cls(each.params[name] for each in messages for name in each.secrets if name in each.params)
 
     def __bool__(self) -> bool:

@@ -5,14 +5,20 @@ So it is never lost and never twice: the fence that lets an attempt end once let
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from hueyctl.model.event import EventType
 from hueyctl.model.hook import Hook, Occasion
+from hueyctl.model.mask import Mask
+from hueyctl.model.run import Run
 from hueyctl.storage import changes
 from hueyctl.storage.database import Database
 from hueyctl.storage.log import Log
-from hueyctl.storage.rows import instant, maybe_micros
+from hueyctl.storage.rows import instant, maybe_micros, message_from
+
+MESSAGES: Final = "SELECT message FROM runs WHERE pipeline = ? AND pipeline IS NOT NULL"
 
 
 def follow(database: Database, log: Log) -> bool:
@@ -27,6 +33,8 @@ def follow(database: Database, log: Log) -> bool:
 
 
 def _follow(database: Database, hook: Hook, occasion: Occasion, log: Log) -> None:
+    if occasion.run is not None:
+        occasion = msgspec.structs.replace(occasion, mask=_mask(database, occasion.run))
     try:
         new = hook(occasion)
     except Exception as exc:  # whatever it is, no attempt may fail to end for it
@@ -42,6 +50,13 @@ def _follow(database: Database, hook: Hook, occasion: Occasion, log: Log) -> Non
         its_own = Log(log.time, cause)
         changes.take_in(database, new, now=instant(log.time), log=its_own)
         its_own.write(database)
+
+
+def _mask(database: Database, run: Run) -> Mask:
+    """A step prints what it was handed, and its reason may be another's."""
+    if run.pipeline is None:
+        return Mask.of(run)
+    return Mask.of_messages(message_from(text) for (text,) in database.all(MESSAGES, run.pipeline))
 
 
 def _tell(database: Database, occasion: Occasion, log: Log, data: dict[str, Any]) -> None:

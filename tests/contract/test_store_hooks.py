@@ -14,7 +14,7 @@ from hueyctl.model.definition import Retention
 from hueyctl.model.event import Event
 from hueyctl.model.hook import ANY_JOB, Occasion
 from hueyctl.model.outcome import Exited, Stopped
-from hueyctl.model.run import Message, NewRun, Run, RunState
+from hueyctl.model.run import Message, NewRun, NewStep, Run, RunState
 from hueyctl.model.transition import Done, Final, Release, Retry, Settlement
 from hueyctl.storage.store import Claim, Exchange, Firing, RunFilter, ScheduleDefinition, Want
 
@@ -67,12 +67,13 @@ def missing(scene: Scene, count: int, *, job: str = "a") -> list[Firing]:
 
 
 def test_the_run_of_a_hook_comes_right_after_the_end_that_it_follows(scene: Scene, alerts: Alerts) -> None:
-    run = scene.accept()
+    run = scene.accept(params={"token": "hunter22"}, secrets=("token",))
     claim = scene.claim_one()
     before = scene.store.last_seq()
     settle(scene, alerts, failed(scene, claim))
     [occasion] = alerts.occasions
     assert (occasion.job, occasion.key, occasion.reason) == ("a", "on_failure", "exited with 3")
+    assert occasion.mask.text("hunter22") == "***"
     assert occasion.run is not None
     assert msgspec.structs.replace(occasion.run, token=None) == scene.get(run)
     [alert] = following(scene)
@@ -184,6 +185,35 @@ def test_a_run_that_no_worker_defines_has_its_jobs_hook_or_else_that_of_all(
         scene.store.sweep(served={"*": ["alert"]}, now=scene.now, hooks={key: alerts})
     [occasion] = alerts.occasions
     assert (occasion.state, occasion.run) == ("held", scene.get(run))
+
+
+def pipeline(scene: Scene, *params: dict[str, str]) -> list[Run]:
+    """The steps of a pipeline in a line, all of them runs of `a`, with these parameters, each of them secret."""
+    steps = [
+        NewStep(scene.new("a", params=each, secrets=tuple(each)), (position - 1,) if position else ())
+        for position, each in enumerate(params)
+    ]
+    [accepted] = scene.store.accept([scene.new("etl", steps=tuple(steps))], by="alice@host", now=scene.now)
+    return [each.run for each in scene.store.steps(accepted.run.id)]
+
+
+def test_the_hook_of_a_step_follows_it_and_not_those_that_it_skips(scene: Scene, alerts: Alerts) -> None:
+    first, *_ = pipeline(scene, {}, {}, {})
+    settle(scene, alerts, failed(scene, scene.claim_one()))
+    assert [occasion.run and occasion.run.id for occasion in alerts.occasions] == [first.id]
+
+
+def test_a_step_that_fails_for_want_of_its_input_has_its_hook(scene: Scene, alerts: Alerts) -> None:
+    _, second, _ = pipeline(scene, {}, {}, {})
+    settle(scene, alerts, scene.settlement(scene.claim_one(), Done(None, "too large"), Exited(0)))
+    assert [(each.run and each.run.id, each.state) for each in alerts.occasions][1:] == [(second.id, "failed")]
+
+
+def test_the_hook_of_a_step_is_told_of_no_secret_of_the_others(scene: Scene, alerts: Alerts) -> None:
+    pipeline(scene, {"token": "hunter22"}, {"key": "sesame"})
+    settle(scene, alerts, scene.settlement(scene.claim_one(), Done(b"hunter22"), Exited(0)))
+    settle(scene, alerts, failed(scene, scene.claim_one()))
+    assert [each.mask.text("hunter22 sesame") for each in alerts.occasions] == ["*** ***"] * 2
 
 
 def test_a_run_that_is_lost_for_the_last_time_has_its_hook(scene: Scene, alerts: Alerts) -> None:

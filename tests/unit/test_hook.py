@@ -12,6 +12,7 @@ from toml_file import Toml
 from hueyctl.errors import UsageError
 from hueyctl.model.definition import Project
 from hueyctl.model.hook import TEXT_MAX, Occasion, hook_run
+from hueyctl.model.mask import Mask
 from hueyctl.model.run import Message, NewRun, Run, RunState
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -50,6 +51,7 @@ def project(toml: Toml, params: str) -> Project:
 def made(toml: Toml, params: str, run: Run | None = RUN, output: str | None = "bye\n", **occasion: Any) -> NewRun:
     if run is not None:
         occasion = {"job": run.job, "state": run.state.value, "reason": run.reason, "run": run, **occasion}
+        occasion["mask"] = Mask.of(run)
     return hook_run(project(toml, params), "alert", Occasion(**occasion), output, "i" * 36)
 
 
