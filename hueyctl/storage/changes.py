@@ -203,7 +203,7 @@ class _Intake:
         self._rows: list[Row] = []
         self._events: list[Row] = []
         self._edges: list[Row] = []
-        self._details: dict[tuple[str, int], str] = {}
+        self._details: dict[tuple[str, int, str | None], str] = {}
 
     def add(self, new: NewRun, gate: str | None = None) -> Run:
         """Take one in, to be written by `insert`; a pipeline's with its steps, which all wait behind a gate."""
@@ -249,14 +249,16 @@ class _Intake:
         return whole
 
     def _detail(self, run: Run) -> str:
-        """What the first event of a run says of it, as JSON; runs of a batch mostly say the same."""
-        if run.state is RunState.SCHEDULED:
-            due = run.due_at.isoformat().replace("+00:00", "Z")
-            return to_json({"queue": run.queue, "priority": run.priority, "due_at": due})
-        key = (run.queue, run.priority)
-        text = self._details.get(key)
+        """What the first event of a run says of it, as JSON; those of a batch that are due mostly say the same."""
+        due = run.due_at.isoformat().replace("+00:00", "Z") if run.state is RunState.SCHEDULED else None
+        # That somebody has enqueued it goes without saying.
+        trigger = run.trigger if run.trigger != "manual" or run.schedule else None
+        text = None if due else self._details.get((run.queue, run.priority, trigger))
         if text is None:
-            text = self._details[key] = to_json({"queue": run.queue, "priority": run.priority})
+            said = {"queue": run.queue, "priority": run.priority, "due_at": due, "trigger": trigger}
+            text = to_json({key: value for key, value in said.items() if value is not None})
+            if due is None:
+                self._details[run.queue, run.priority, trigger] = text
         return text
 
 

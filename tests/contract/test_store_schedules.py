@@ -86,6 +86,21 @@ def test_a_slot_makes_one_run_with_its_event(scheduled: Store) -> None:
     assert (run.schedule, run.scheduled_at, run.trigger, run.state) == ("s", slot, "schedule", RunState.QUEUED)
     (event,) = scheduled.events(EventFilter(run=fired.run), after=0, limit=10)
     assert (event.type, event.schedule, event.slot, event.by) == ("enqueued", "s", slot, "schedule s")
+    assert event.data == {"queue": "default", "priority": 0, "trigger": "schedule"}
+
+
+def test_the_first_event_of_a_schedule_s_run_says_what_made_it(scheduled: Store) -> None:
+    runs = [
+        NewRun(id=str(uuid.uuid4()), job="tick", message=Message(), trigger=trigger, schedule=schedule, due_at=due)
+        for trigger, schedule in (("manual", "s"), ("catch_up", "s"), ("backfill", "s"), ("manual", None))
+        for due in (None, START + MINUTE)
+    ]
+    scheduled.accept(runs, by="me", now=START)
+    events = scheduled.events(EventFilter(types=("enqueued", "scheduled")), after=0, limit=10)
+    assert [event.data.get("trigger") for event in events] == [
+        "manual", "manual", "catch_up", "catch_up", "backfill", "backfill", None, None
+    ]  # fmt: skip
+    assert [event.data.get("due_at") for event in events] == [None, "2026-03-01T12:01:00Z"] * 4
 
 
 def test_a_slot_is_decided_once_whoever_asks(scheduled: Store) -> None:
