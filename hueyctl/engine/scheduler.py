@@ -140,13 +140,15 @@ class Scheduler:
                 run = self._run(entry, slot, now)
             except HueyctlError as exc:
                 missed = exc.message
+        # Who wants all of them wants none to be in the way of the next: as in a backfill they go one by one.
+        one_by_one = entry.oldest_caught_up is not None and entry.schedule.overlap != "allow"
         return Firing(
             schedule=entry.schedule.name,
             definition=entry.definition,
             slot=slot,
             run=run,
             job=entry.schedule.target,
-            overlap=entry.schedule.overlap,
+            overlap="line" if one_by_one else entry.schedule.overlap,
             reason=missed,
         )
 

@@ -154,6 +154,19 @@ def test_all_within_the_window_are_caught_up_with_in_their_order(play: Play) -> 
     assert [slot for slot, _ in play.events("missed")] == ["12:10:00"]
 
 
+@pytest.mark.parametrize("overlap", ["skip", "queue", "replace"])
+def test_where_all_are_caught_up_with_none_is_in_the_way_of_another(play: Play, overlap: str) -> None:
+    """They stand in line, the one that is in time behind them; what comes later meets them as `overlap` says."""
+    worker = play.worker(every(10 * MINUTE, catch_up="all", overlap=overlap))
+    play.wakes(worker, START + 30 * MINUTE + SECOND)
+    assert play.fired() == [("12:10:00", "catch_up"), ("12:20:00", "catch_up"), ("12:30:00", "schedule")]
+    assert [run.gate for run in play.runs()] == [None, "schedule:s", "schedule:s"]
+    assert play.events("skipped") == []
+    play.wakes(worker, START + 40 * MINUTE)
+    later = [] if overlap == "replace" else ["12:40:00"]
+    assert [slot for slot, _ in play.events("skipped")] == later
+
+
 def test_no_more_than_the_newest_catch_up_max_are_caught_up_with(play: Play) -> None:
     worker = play.worker(every(MINUTE, catch_up="all", catch_up_max=3, catch_up_window=DAY))
     play.wakes(worker, START + 10 * MINUTE + 30 * SECOND)
