@@ -125,8 +125,8 @@ def _of_sqlite() -> Iterator[Check]:
             "sqlite",
             f"SQLite {version} has the WAL-reset bug (unless your system's vendor fixed it)",
             "two processes that shorten the log at once may, rarely, damage the store; one worker alone does it, so "
-            "this isn't met in normal use. A Python with SQLite 3.51.3, 3.50.7 or 3.44.6 doesn't have it "
-            f"({sys.executable} has)",
+            "this isn't met in normal use. A Python with SQLite 3.51.3, 3.50.7 or 3.44.6 is free of it; "
+            f"{sys.executable} isn't",
         )
     else:
         yield ok("sqlite", f"SQLite {version}")

@@ -79,11 +79,16 @@ def pause(
 
 def resume(job: Jobs = None, queue: Queues = None, schedule: Schedules = None) -> Answer:
     """Take a pause back; each is a switch of its own."""
-    switched = changes.resume(settings.session(), _scope(job, queue, schedule), now=utc_now())
+    session = settings.session()
+    switched = changes.resume(session, _scope(job, queue, schedule), now=utc_now())
+    notes = [_unchanged(each) for each in switched if not each.changed]
+    if switched[0].kind == "all":
+        still = [f"{each.kind} {each.name}" for each in session.reader().pauses()]
+        notes += [f"{what} is still paused: `hueyctl resume --{what}`" for what in still]
     return Answer(
         documents=[{"resumed": _public(switched)}],
         blocks=[Line(f"resumed {_what(each)}") for each in switched if each.changed],
-        notes=[f"{_what(each)} was not paused" for each in switched if not each.changed],
+        notes=notes,
     )
 
 
@@ -129,6 +134,10 @@ def _public(switched: Sequence[Switched]) -> object:
 
 def _what(each: Switched) -> str:
     return "everything" if each.kind == "all" else f"{each.kind} {each.name}"
+
+
+def _unchanged(each: Switched) -> str:
+    return "there was no pause of everything" if each.kind == "all" else f"{_what(each)} was not paused"
 
 
 def _paused(each: Switched) -> str:

@@ -16,13 +16,13 @@ from hueyctl.app.changes import utc_now
 from hueyctl.app.enqueue import Enqueued, enqueue_lines, warnings
 from hueyctl.app.enqueue import enqueue as enqueue_one
 from hueyctl.app.order import due, duration
-from hueyctl.app.public import PublicRun, public_run
+from hueyctl.app.public import PublicRun, public_of, public_run
 from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
 from hueyctl.app.wait import wait as wait_for
 from hueyctl.cli.answer import Answer, Line, Lines
 from hueyctl.cli.settings import settings
-from hueyctl.errors import Interrupted, UsageError
+from hueyctl.errors import HueyctlError, Interrupted, UsageError, WaitTimeout
 from hueyctl.model.definition import Job, Pipeline
 from hueyctl.model.order import Order, defined
 from hueyctl.model.params import from_text, taken_by
@@ -147,17 +147,15 @@ def _one(session: Session, enqueued: Enqueued, waiting: bool, patience: timedelt
     if not run.ended:
         yield from _warned(session, [run])
     if waiting:
-        with going_on([run.id]):
-            for ended in wait_for(session, [run.id], timeout=patience):
-                errors = [] if ended.succeeded else [failure(session, ended)]
-                yield Answer(documents=[{"run": msgspec.to_builtins(ended), **existing}], errors=errors)
+        (shown,), errors = await_ends(session, [run.id], patience)
+        yield Answer(documents=[{"run": msgspec.to_builtins(shown), **existing}], errors=errors)
 
 
 def _batch(session: Session, path: str, waiting: bool, patience: timedelta | None) -> Iterator[Answer]:
     accepted = enqueue_lines(session, _read_lines(path), now=utc_now())
     ids = [each.run.id for each in accepted]
-    runs: list[object] = []
     if settings.as_json and not waiting:
+        runs = []
         for each in accepted:
             existing = {"existing": True} if each.existing else {}
             runs.append({**public_run(each.run, session.job(each.run.job)), **existing})
@@ -166,12 +164,8 @@ def _batch(session: Session, path: str, waiting: bool, patience: timedelta | Non
     yield Answer(blocks=[Lines(ids)])
     yield from _warned(session, [each.run for each in accepted])
     if waiting:
-        errors = []
-        with going_on(ids):
-            for ended in wait_for(session, ids, timeout=patience):
-                runs.append(msgspec.to_builtins(ended))
-                errors += [] if ended.succeeded else [failure(session, ended)]
-        yield Answer(documents=[{"runs": runs}], errors=errors)
+        shown, errors = await_ends(session, ids, patience)
+        yield Answer(documents=[{"runs": msgspec.to_builtins(shown)}], errors=errors)
 
 
 def _warned(session: Session, runs: Iterable[Run | PublicRun]) -> Iterator[Answer]:
@@ -186,6 +180,24 @@ def _read_lines(path: str) -> list[bytes]:
         reason = exc.strerror if isinstance(exc, OSError) else exc
         raise UsageError(f"--batch: {quoted(path)} can't be read: {reason}") from exc
     return data.split(b"\n")
+
+
+def await_ends(
+    session: Session, ids: Sequence[str], patience: timedelta | None
+) -> tuple[list[PublicRun], list[HueyctlError]]:
+    """These runs when all have ended, or as they stand when the wait is over before; and what is to be said of them."""
+    shown: list[PublicRun] = []
+    errors: list[HueyctlError] = []
+    try:
+        with going_on(ids):
+            for ended in wait_for(session, ids, timeout=patience):
+                shown.append(ended)
+                errors += [] if ended.succeeded else [failure(session, ended)]
+    except (WaitTimeout, Interrupted) as exc:
+        # Whoever asked for JSON has the ids from here alone.
+        rest = map(session.reader().get, ids[len(shown) :])
+        return [*shown, *(public_of(session, run) for run in rest if run)], [exc, *errors]
+    return shown, errors
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from hueyctl.cli.options import JobName, Since, Until, instant
 from hueyctl.cli.settings import settings
 from hueyctl.cli.words import as_text, short
 from hueyctl.errors import UsageError
-from hueyctl.model.event import Event
+from hueyctl.model.event import Event, EventType
 from hueyctl.model.instant import iso
 from hueyctl.storage.store import EventFilter
 
@@ -96,9 +96,15 @@ def line(event: Event) -> str:
         whose += f" {iso(event.slot)}"
     attempt = f" #{event.attempt}" if event.attempt else ""
     said = [f"{event.data['reason']}"] if event.data.get("reason") else []
+    switched = event.type in (EventType.PAUSED, EventType.RESUMED)
+    if switched:
+        whose = (
+            "everything" if event.data.get("kind") == "all" else f"{event.data.get('kind')} {event.data.get('name')}"
+        )
     for name, value in event.data.items():
-        if name == "reason" or value is None:
+        if name == "reason" or value is None or (switched and name in ("kind", "name")):
             continue
         said.append(brief(value) if name == "duration_s" and isinstance(value, float) else f"{name}={as_text(value)}")
-    by = f"  by {event.by}" if event.by and event.by != event.worker else ""
-    return f"{event.seq}  {at}  {event.type:<16} {whose}{attempt}  {', '.join(said)}{by}".rstrip()
+    by = event.by if event.by and event.by != event.worker and said[:1] != [f"{event.type} by {event.by}"] else ""
+    parts = [f"{whose}{attempt}", ", ".join(said), f"by {by}" if by else ""]
+    return f"{event.seq:>6}  {at}  {event.type:<16} {'  '.join(part for part in parts if part)}".rstrip()

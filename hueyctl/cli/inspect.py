@@ -32,7 +32,7 @@ from hueyctl.cli.pipeline import pipeline_answer, pipeline_run_answer
 from hueyctl.cli.runs import runs_table
 from hueyctl.cli.schedule import schedule_answer, schedules_table, slots_blocks, slots_table
 from hueyctl.cli.settings import settings
-from hueyctl.cli.words import age, as_text, count, moment, short, size, took
+from hueyctl.cli.words import age, as_text, beginning, count, moment, short, size, took
 from hueyctl.cli.worker import workers_table
 from hueyctl.errors import StoreMissing
 from hueyctl.model.definition import CommandBody, Job, PythonBody, ScriptBody
@@ -187,7 +187,7 @@ def _facts(detail: RunDetail, now: datetime) -> list[tuple[str, str]]:
         *(("why", line) for line in detail.why),
         ("pipeline", detail.step or ""),
         ("reason", run.reason or ""),
-        ("error", run.error or ""),
+        ("error", run.error if run.error and run.error != run.reason else ""),
         ("exit code", as_text(run.exit_code)),
         ("progress", _progress(detail.progress)),
         ("queue", f"{run.queue}, priority {run.priority}"),
@@ -204,7 +204,7 @@ def _facts(detail: RunDetail, now: datetime) -> list[tuple[str, str]]:
         ("expires", moment(detail.expires_at, now)),
         ("started", moment(run.started_at, now)),
         ("finished", moment(run.finished_at, now)),
-        ("result", as_text(run.result)[:200]),
+        ("result", beginning(as_text(run.result))),
         ("result error", run.result_error or ""),
         *((hook.on.replace("_", " "), _hook(hook)) for hook in detail.hooks),
     ]

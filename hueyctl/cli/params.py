@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hueyctl.app.public import PublicRun
 from hueyctl.cli.answer import Block, Facts, Table
-from hueyctl.cli.words import as_text, shown_default
+from hueyctl.cli.words import as_text, beginning, shown_default
 from hueyctl.model.definition import Param
 
 
@@ -27,4 +27,8 @@ def declared_params(params: Sequence[Param]) -> list[Block]:
 
 def given_params(run: PublicRun) -> list[Block]:
     """What a run was given, one a line."""
-    return [Facts([(name, as_text(value)) for name, value in run.params.items()], "params")] if run.params else []
+    return (
+        [Facts([(name, beginning(as_text(value))) for name, value in run.params.items()], "params")]
+        if run.params
+        else []
+    )

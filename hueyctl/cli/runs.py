@@ -118,7 +118,8 @@ def logs(
 
     def answers(of: Run) -> Iterator[Answer]:
         if not of.attempt:
-            yield Answer(notes=[f"run {short(of.id)} has not started yet"])
+            never = f"never started: it is {of.state}" if of.state in TERMINAL else "has not started yet"
+            yield Answer(notes=[f"run {short(of.id)} {never}"])
         shown = None
         for chunk in chunks(of):
             if shown is not None and chunk.attempt != shown:
@@ -172,22 +173,19 @@ def wait(
 
 def _wait(session: Session, found: Sequence[Run], patience: str | None) -> Iterator[Answer]:
     from hueyctl.app.enqueue import warnings
-    from hueyctl.cli.enqueue import going_on
+    from hueyctl.cli.enqueue import await_ends, going_on
 
-    ids = [run.id for run in found]
-    pending = [run for run in found if run.state not in TERMINAL]
-    if pending and not settings.as_json:
-        yield Answer(notes=warnings(session, pending))
-    documents, errors = [], []
-    with going_on(ids):
-        for run in wait_for(session, ids, timeout=timeout("timeout", patience)):
-            failed = [] if run.succeeded else [failure(session, run)]
-            documents.append(msgspec.to_builtins(run))
-            errors += failed
-            if not settings.as_json:
-                yield Answer(blocks=[Line(f"{short(run.id)}  {run.job}  {run.state}")], errors=failed)
+    ids, limit = [run.id for run in found], timeout("timeout", patience)
     if settings.as_json:
-        yield Answer(documents=[{"runs": documents}], errors=errors)
+        shown, errors = await_ends(session, ids, limit)
+        yield Answer(documents=[{"runs": msgspec.to_builtins(shown)}], errors=errors)
+        return
+    if pending := [run for run in found if run.state not in TERMINAL]:
+        yield Answer(notes=warnings(session, pending))
+    with going_on(ids):
+        for run in wait_for(session, ids, timeout=limit):
+            failed = [] if run.succeeded else [failure(session, run)]
+            yield Answer(blocks=[Line(f"{short(run.id)}  {run.job}  {run.state}")], errors=failed)
 
 
 def _logs_document(run: Run, attempt: int, chunks: Iterable[object]) -> dict[str, object]:

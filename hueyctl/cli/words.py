@@ -66,6 +66,11 @@ def as_text(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def beginning(text: str, most: int = 200) -> str:
+    """A text of any length, in a line: its beginning, and how long it is."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
 def shown_default(param: Param) -> str:
     """A parameter's default in a cell, masked where it is secret."""
     return "***" if param.secret and param.default is not None else as_text(param.default)

@@ -21,7 +21,7 @@ import msgspec
 from hueyctl.engine.definitions import Definitions, EnvFileError
 from hueyctl.model.command import render
 from hueyctl.model.definition import CommandBody, Job, Project, PythonBody, ScriptBody
-from hueyctl.model.duration import format_duration
+from hueyctl.model.outcome import TimedOut, describe
 from hueyctl.model.params import environment
 from hueyctl.process import child
 from hueyctl.process.client import become_subreaper, kill_descendants
@@ -110,7 +110,7 @@ def _wait(process: subprocess.Popen[bytes], job: Job) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        print(f"hueyctl: {job.name} timed out after {format_duration(job.timeout)}", file=sys.stderr)
+        print(f"hueyctl: {job.name} {describe(TimedOut(job.timeout.total_seconds()))}", file=sys.stderr)
         return TIMED_OUT
     finally:
         signal.signal(signal.SIGINT, interrupt)

@@ -224,9 +224,10 @@ class _Worker:
 
     def _say_online(self, new: bool) -> None:
         queues = "all queues" if self._queues is None else "queues " + ", ".join(self._queues)
+        jobs = len(self._project.jobs)
         self._log.info(
             f"worker {self.id} online: store {self._place.store}{' (new)' if new else ''}, "
-            f"{len(self._project.jobs)} jobs of {self._project.path}, concurrency {self._concurrency}, {queues}",
+            f"{jobs} job{'' if jobs == 1 else 's'} of {self._project.path}, concurrency {self._concurrency}, {queues}",
             worker=self.id,
         )
         if self._ready_fd is not None:

@@ -350,13 +350,13 @@ def _again(database: Database, run: Run, state: RunState, log: Log) -> None:
 
 def _refusal(database: Database, run: Run) -> str | None:
     if run.state is RunState.SUCCEEDED:
-        return "it succeeded; `hueyctl retry --again` enqueues a copy of it"
+        return "has succeeded"
     if run.state not in TERMINAL:
-        return f"it has not ended: it is {run.state.value}"
+        return f"has not ended: it is {run.state.value}"
     row = database.one("SELECT unique_key FROM runs WHERE n = ?", run.n)
     live = live_of_key(database, row[0]) if row else None
     if live is not None:
-        return f"run {live.id} stands for it: it is live, and has the same unique key"
+        return f"can't come back beside run {live.id}: that is live, and has the same unique key"
     return None
 
 

@@ -382,7 +382,7 @@ def test_a_step_can_be_retried_while_the_others_go_on(scene: Scene) -> None:
     pipeline = accept(scene, {"a": (), "b": (), "c": (0, 1)})
     both = claim(scene)
     scene.fail(both["a"])
-    assert retry(scene, pipeline) == ["it has not ended: it is running"]
+    assert retry(scene, pipeline) == ["has not ended: it is running"]
     assert retry(scene, step(scene, pipeline, "a")) == [None]
     assert states(scene, pipeline) == "queued running waiting running"
     assert own_types(scene, pipeline) == ["enqueued", "executing"]

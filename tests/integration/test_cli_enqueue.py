@@ -237,6 +237,20 @@ def test_a_wait_that_times_out_exits_124_and_the_run_goes_on(shell: Shell) -> No
     assert shell.run(said.out.strip())["state"] == "queued"
 
 
+def test_a_wait_in_json_that_is_over_too_early_still_says_which_runs_were_accepted(shell: Shell) -> None:
+    said = shell.type("enqueue", "plain", "--wait-timeout", "1ms", "--json", code=124)
+    assert said.error["code"] == "wait-timeout"
+    assert (said.json["run"]["state"], shell.run("last")["id"]) == ("queued", said.json["run"]["id"])
+    batch = shell.type(
+        "enqueue", "--batch", "-", "--wait-timeout", "1ms", "--json", code=124, stdin=b'{"job":"plain"}\n' * 2
+    )
+    assert [run["state"] for run in batch.json["runs"]] == ["queued", "queued"]
+    shell.claim_all("plain")
+    ended, live = said.json["run"]["id"], shell.enqueue("plain")
+    waited = shell.type("wait", ended, live, "--timeout", "1ms", "--json", code=124).json["runs"]
+    assert [(run["id"], run["state"]) for run in waited] == [(ended, "succeeded"), (live, "queued")]
+
+
 def test_ctrl_c_ends_the_wait_says_so_and_leaves_the_run_going(shell: Shell) -> None:
     waiting = shell.spawn("enqueue", "plain", "--wait")
     assert waiting.stdout

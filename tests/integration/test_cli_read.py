@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 import threading
+from datetime import UTC, datetime
 
 import pytest
 from shell import Shell, eventually
 
+from hueyctl.app.session import who
+from hueyctl.model.outcome import Raised
+from hueyctl.model.transition import Final, Settlement
 from hueyctl.storage.locks import hold
 
 JOBS = """
@@ -153,6 +157,8 @@ def test_logs_come_out_as_the_job_wrote_them(shell: Shell) -> None:
 def test_a_run_that_has_not_started_has_no_logs_yet(shell: Shell) -> None:
     said = shell.type("logs", shell.enqueue("fetch"))
     assert (said.out, "has not started yet" in said.err) == ("", True)
+    shell.type("revoke", "last")
+    assert shell.type("logs", "last").err.endswith(" never started: it is revoked\n")
 
 
 def test_following_logs_shows_each_attempt_as_it_comes_and_ends_with_the_run(shell: Shell) -> None:
@@ -301,6 +307,23 @@ def test_all_about_a_run(shell: Shell) -> None:
     assert run in text
 
 
+def test_what_is_long_is_inspected_by_its_beginning_and_a_reason_is_said_once(shell: Shell) -> None:
+    run = shell.enqueue("fetch", "url=" + "a" * 100_000)
+    (claim,) = shell.claim("fetch")
+    outcome = Raised("acme.Bad: no")
+    settlement = Settlement(
+        n=claim.run.n, token=claim.token, verdict=Final(), outcome=outcome, ended_at=datetime.now(UTC)
+    )
+    with shell.store() as store:
+        store.exchange([settlement], None, now=datetime.now(UTC))
+    text = shell.type("inspect", run).out
+    assert f"url:  {'a' * 200}… (100,000 characters)\n" in text
+    assert len(text) < 2000
+    facts, _, _ = text.partition("attempts\n")
+    assert facts.count("acme.Bad: no") == 1
+    assert shell.run(run)["params"]["url"] == "a" * 100_000
+
+
 def test_why_a_run_isn_t_running_is_said(shell: Shell) -> None:
     run = shell.enqueue("fetch")
     assert "no worker is running" in shell.type("inspect", run).out
@@ -392,6 +415,23 @@ def test_events_are_chosen_and_resumed(shell: Shell) -> None:
     assert listed("--until", "1h") == []
     text = shell.type("events", "--run", run).out.splitlines()
     assert [line.split()[3] for line in text] == ["enqueued", "executing", "complete"]
+
+
+def test_events_stand_under_each_other_and_say_who_did_what_once(shell: Shell) -> None:
+    for _ in range(10):
+        shell.enqueue("fetch")
+    shell.type("pause", "--queue", "heavy", "--note", "moving")
+    shell.type("resume", "--queue", "heavy")
+    shell.type("pause")
+    shell.type("revoke", "last")
+    lines = shell.type("events").out.splitlines()
+    assert len({line.index("Z  ") for line in lines}) == 1
+    me = f"by {who()}"
+    *_, paused, resumed, all_paused, revoked = (line.partition("Z  ")[2] for line in lines)
+    assert paused == f"paused           queue heavy  note=moving  {me}"
+    assert resumed == f"resumed          queue heavy  {me}"
+    assert all_paused == f"paused           everything  {me}"
+    assert revoked.count(me) == 1
 
 
 def test_following_events_shows_each_as_it_happens_without_gap_or_repeat(shell: Shell) -> None:
