@@ -8,10 +8,11 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from hueyctl.model.outcome import Exited
-from hueyctl.model.run import Message, NewRun, RunState
+from hueyctl.model.run import Message, NewRun, NewStep, RunState
 from hueyctl.model.transition import Done, Settlement
 from hueyctl.storage.exchange import EXPIRING, HEADS, LINE, PROMOTE, UNDER_TOKEN
 from hueyctl.storage.known import PENDING
@@ -186,3 +187,37 @@ def hand_the_lock_on(store: SqliteStore) -> None:
 
 def enqueue_behind_it(store: SqliteStore) -> None:
     store.accept([new("locked", lock_key="k")], by="b", now=NOW)
+
+
+def test_a_run_of_no_pipeline_asks_nothing_about_pipelines(tmp_path: Path) -> None:
+    asked: list[str] = []
+    with closing(open_store(tmp_path / "queue.db", create=True)) as store:
+        facts = {"host": "h", "pid": 1, "version": "1", "file": "f", "concurrency": 1, "lease_s": 30.0}
+        store.register(Worker(id="w", jobs=("open",), queues=None, started_at=NOW, beat_at=NOW, **facts), now=NOW)  # type: ignore[arg-type]
+        store.accept([new("open") for _ in range(20)], by="b", now=NOW)
+        store.database.connection.set_trace_callback(asked.append)
+        claim_and_settle(store)
+    assert asked
+    assert not [sql for sql in asked if "edges" in sql or "WHERE pipeline" in sql]
+
+
+def test_a_step_of_many_side_by_side_ends_as_cheaply_as_one_of_few(tmp_path: Path) -> None:
+    """They end in the order in which they were claimed, and each asks whether the one behind them all may start."""
+    costs = []
+    for count in (10, 400):
+        with closing(open_store(tmp_path / f"{count}.db", create=True)) as store:
+            facts = {"host": "h", "pid": 1, "version": "1", "file": "f", "concurrency": 1, "lease_s": 30.0}
+            store.register(Worker(id="w", jobs=("open",), queues=None, started_at=NOW, beat_at=NOW, **facts), now=NOW)  # type: ignore[arg-type]
+            wide = [*(NewStep(new("open")) for _ in range(count)), NewStep(new("open"), tuple(range(count)))]
+            store.accept([msgspec.structs.replace(new("wide"), steps=tuple(wide))], by="b", now=NOW)
+            want = Want(worker="w", limit=count, jobs={"open": JobPolicy()})
+            claims = store.exchange([], want, now=NOW).claims
+            assert len(claims) == count
+            ends = [
+                Settlement(n=claim.run.n, token=claim.token, verdict=Done(b"1"), outcome=Exited(0), ended_at=NOW)
+                for claim in claims
+            ]
+            store.exchange(ends[: count // 2], None, now=NOW)
+            costs.append(steps(store, lambda store, end=ends[count // 2]: store.exchange([end], None, now=NOW)))  # type: ignore[misc]
+            assert len(store.exchange(ends[count // 2 + 1 :], want, now=NOW).claims[0].inputs) == count
+    assert costs[1] < 1.1 * costs[0], costs
