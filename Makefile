@@ -13,6 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
+PEERS := $(VENV)/peers/.installed
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constraint constraints.txt
 
 # What `make test ARGS="-k revoke"` hands on to pytest.
@@ -32,7 +33,7 @@ lint: $(DEV)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(DEV)
+bench: $(DEV) $(PEERS)
 	$(BIN)/python bench/run.py $(ARGS)
 
 torture: $(DEV)
@@ -61,4 +62,10 @@ $(RUNTIME): pyproject.toml constraints.txt
 $(DEV): $(RUNTIME)
 	@echo "Adding the tools for tests and checks to $(VENV)"
 	@$(PIP) --no-build-isolation --editable '.[dev]'
+	@touch $@
+
+# What hueyctl's start is measured against, out of its way.
+$(PEERS): bench/peers.txt
+	@$(PYTHON) -m venv $(VENV)/peers
+	@$(VENV)/peers/bin/python -m pip --quiet --disable-pip-version-check install --requirement bench/peers.txt
 	@touch $@

@@ -1,7 +1,7 @@
 """`make bench`: how fast hueyctl is, as ratios against something known, measured side by side in one run.
 
 Absolute figures say more about a machine than about a program, so each line has a yardstick that was measured in the
-same minute: Huey's own SQLite consumer, bare subprocesses, a one-command Typer program. It takes three minutes and
+same minute: Huey's own SQLite consumer, bare subprocesses, a one-command Typer program. It takes some minutes and
 asserts nothing; `--quick` takes a tenth of everything.
 """
 
@@ -57,7 +57,7 @@ def main() -> None:
     share = 10 if parser.parse_args().quick else 1
     lines: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="hueyctl-bench-") as folder:
-        for measure in (python_runs, commands, latency, slots, enqueue_command, batch):
+        for measure in (python_runs, commands, latency, slots, enqueue_command, peers, batch, scale):
             lines += measure(Bench(Path(folder), share))
             print(f"{lines[-1].what}: {lines[-1].ratio}", file=sys.stderr)
     print(table(lines))
@@ -211,6 +211,46 @@ def enqueue_command(bench: Bench) -> list[Line]:
     return [
         Line("hueyctl enqueue", f"{mine:.0f} ms", f"{other:.0f} ms Typer program", f"{mine / other:.2f} x", "<= 1.5 x")
     ]
+
+
+def peers(bench: Bench) -> list[Line]:
+    """`hueyctl enqueue` against how long the commands of others take to say how they are used: they need a server, and
+    an enqueue of theirs takes longer than that."""
+    folder = BIN.parent / "peers" / "bin"  # made by `make bench`
+    bench.cli("enqueue", "true")
+    lines = []
+    for words in (["rq", "enqueue"], ["celery", "call"], ["procrastinate", "defer"]):
+        times = []
+        for _ in range(max(3, bench.count(20))):
+            ours = _ms(lambda: bench.cli("enqueue", "true"))
+            began = time.perf_counter()
+            subprocess.run(
+                [folder / words[0], *words[1:], "--help"],
+                cwd=bench.dir,
+                env=bench.env,
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
+            times.append((ours, (time.perf_counter() - began) * 1000))
+        mine, other = (statistics.median(column) for column in zip(*times, strict=True))
+        yardstick = f"{other:.0f} ms {' '.join(words)} --help"
+        lines.append(Line("hueyctl enqueue", f"{mine:.0f} ms", yardstick, f"{mine / other:.2f} x", "<= 0.5 x"))
+    return lines
+
+
+def scale(bench: Bench) -> list[Line]:
+    """What a long queue and a long history cost, against a short one (CPU time)."""
+    runs, events = bench.count(1_000_000), bench.count(10_000_000)
+    script = [sys.executable, HERE / "scale.py", str(BIN / "hueyctl"), str(runs), str(events)]
+    done = subprocess.run(script, cwd=bench.dir, env=bench.env, text=True, stdout=subprocess.PIPE, check=True)
+    lines = []
+    for what, (small, large) in json.loads(done.stdout).items():
+        size = f"{events:,} events" if "events" in what else f"{runs:,} queued"
+        unit = "MiB" if what.startswith("memory") else "ms"
+        few = "10,000" if "events" in what else "1,000"
+        yardstick = f"{small:.2f} {unit} at {few}"
+        lines.append(Line(f"{size}: {what}", f"{large:.2f} {unit}", yardstick, f"{large / small:.2f} x", "<= 1.3 x"))
+    return lines
 
 
 def batch(bench: Bench) -> list[Line]:
