@@ -17,7 +17,6 @@ from hueyctl.app.why import Surroundings, why_not_running
 from hueyctl.app.workers import alive
 from hueyctl.model.definition import CommandBody, Job, Param, PythonBody, ScriptBody
 from hueyctl.model.event import Event, EventType
-from hueyctl.model.mask import Mask
 from hueyctl.model.run import Run, RunState
 from hueyctl.process.output import tail_lines
 from hueyctl.storage.store import EventFilter, RunFilter, Store
@@ -103,7 +102,7 @@ class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
 
 def run_detail(session: Session, run: Run, *, now: datetime) -> RunDetail:
     """All about a run, as it is now."""
-    mask, place = Mask.of(run), session.place
+    mask, place = session.mask(run), session.place
     events = [event for page in events_after(session, EventFilter(run=run.id), after=0) for event in page]
     return RunDetail(
         run=public_of(session, run),
@@ -134,7 +133,7 @@ def why(session: Session, run: Run, *, now: datetime) -> list[str]:
         full=what_is_full(store, run, session.job(run.job), session.project.queues, now=now),
         before=_waited_for(store, run),
     )
-    return [Mask.of(run).text(line) for line in why_not_running(run, around)]
+    return [session.mask(run).text(line) for line in why_not_running(run, around)]
 
 
 def job_detail(session: Session, name: str) -> JobDetail:

@@ -13,6 +13,7 @@ from hueyctl.app.why import brief
 from hueyctl.app.workers import START, unserved
 from hueyctl.model.definition import Project
 from hueyctl.model.instant import iso
+from hueyctl.model.mask import Mask
 from hueyctl.model.params import misfit
 from hueyctl.model.run import RunState
 from hueyctl.model.wording import quoted
@@ -148,7 +149,7 @@ def _of_queues(store: Store, alive: Sequence[Worker]) -> Iterator[Check]:
 def _of_held(store: Store, project: Project | None) -> Iterator[Check]:
     held: Counter[tuple[str, str]] = Counter()
     for run in store.runs(RunFilter(states=(RunState.HELD,)), limit=LOOKED_AT):
-        shown = public(run, project.jobs.get(run.job) if project else None)
+        shown = public(run, project.jobs.get(run.job) if project else None, Mask.of(run))
         held[run.job, shown.reason or "no worker can run it"] += 1
     for (job, reason), count in sorted(held.items()):
         yield problem(

@@ -102,7 +102,7 @@ class _Masks:
         mask = self._known.get(id)
         if mask is None:
             run = self._session.reader().get(id)
-            mask = Mask.of(run) if run else Mask()
+            mask = self._session.mask(run) if run else Mask()
             if len(self._known) >= 1000:
                 self._known.clear()
             self._known[id] = mask

@@ -42,7 +42,7 @@ def read_logs(
         NotFound: the run had no such attempt.
     """
     number = _attempt(run, attempt)
-    mask = Mask.of(run)
+    mask = session.mask(run)
     for stream in streams if number else ():
         if last is not None:
             data = mask.whole(tail_lines(_path(session, run.id, number, stream), last))
@@ -63,7 +63,7 @@ def follow_logs(
         NotFound: the run had no such attempt.
     """
     number = _attempt(run, attempt)
-    mask, store = Mask.of(run), session.reader()
+    mask, store = session.mask(run), session.reader()
     with Watch(session) as watch:
         pipes = _pipes(session, run, number, streams, mask)
         if last is not None:
@@ -105,7 +105,7 @@ def read_result(session: Session, run: Run) -> tuple[PublicRun, bytes | None]:
         raise Refused(f"run {run.id[:8]}: {shown.result_error}", hint=f"hueyctl logs {run.id[:8]}")
     if run.is_pipeline:
         return shown, handed_out(session, run)
-    return shown, None if run.result is None else Mask.of(run).whole(run.result)
+    return shown, None if run.result is None else session.mask(run).whole(run.result)
 
 
 class _Pipe:

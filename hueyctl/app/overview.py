@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from hueyctl.app.public import PublicRun, public
+from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.workers import WorkerStatus, serves, statuses
 from hueyctl.model.definition import Project
@@ -62,13 +62,13 @@ def overview(session: Session, *, now: datetime) -> Overview:
     failed = RunFilter(states=(RunState.FAILED, RunState.EXPIRED))
     return Overview(
         queues=_queues(session.project, store.lines(), workers, pauses),
-        running=[public(run, session.job(run.job)) for run in running],
+        running=[public_of(session, run) for run in running],
         progress={run.id: found for run in running if (found := progress(session, run))},
-        next_up=[public(run, session.job(run.job)) for run in store.next_up(limit=SHOWN)],
+        next_up=[public_of(session, run) for run in store.next_up(limit=SHOWN)],
         # A pipeline fails by a step of it: that one is shown, and it has the output.
-        recent_failures=[
-            public(run, session.job(run.job)) for run in store.runs(failed, limit=2 * SHOWN) if not run.is_pipeline
-        ][:SHOWN],
+        recent_failures=[public_of(session, run) for run in store.runs(failed, limit=2 * SHOWN) if not run.is_pipeline][
+            :SHOWN
+        ],
         workers=workers,
         pauses=pauses,
     )

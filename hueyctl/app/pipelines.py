@@ -11,9 +11,10 @@ from hueyctl.app.detail import public_params
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.errors import NotFound
-from hueyctl.model.definition import Pipeline, Step
+from hueyctl.model.definition import Pipeline, Project, Step
 from hueyctl.model.handover import as_bytes
-from hueyctl.model.mask import Mask
+from hueyctl.model.order import secrets_of
+from hueyctl.model.params import masked
 from hueyctl.model.pipeline import laid_out
 from hueyctl.model.run import Run
 
@@ -45,12 +46,11 @@ def run_graph(session: Session, run: Run) -> Graph:
     return Graph(pipeline=run.job, run=public_of(session, run), steps=steps)
 
 
-def defined_graph(pipeline: Pipeline) -> Graph:
+def defined_graph(project: Project, pipeline: Pipeline) -> Graph:
     """The steps of a pipeline, as `jobs.toml` says."""
-    placed = laid_out(pipeline.steps)
     steps = [
-        StepView(position=position, after=each.after, job=each.step.job, params=each.step.params)
-        for position, each in enumerate(placed)
+        StepView(position=position, after=each.after, job=each.step.job, params=_given(project, each.step))
+        for position, each in enumerate(laid_out(pipeline.steps))
     ]
     return Graph(pipeline=pipeline.name, run=None, steps=steps)
 
@@ -66,27 +66,37 @@ def whole_of(session: Session, run: Run) -> Run:
 def handed_out(session: Session, run: Run) -> bytes | None:
     """The result of a pipeline that succeeded, as its last step printed or returned it (several: as a JSON list),
     secrets masked; None: there is none."""
-    store = session.reader()
-    inputs = store.inputs(run)
+    inputs = session.reader().inputs(run)
     if len(inputs) == 1 and inputs[0].result is None:
         return None
-    mask = Mask.of(run, *(each.run for each in store.steps(run.id)))
-    return mask.whole(as_bytes(inputs, session.project.jobs))
+    return session.mask(run).whole(as_bytes(inputs, session.project.jobs))
 
 
-def public_pipeline(pipeline: Pipeline) -> dict[str, Any]:
-    """A definition as JSON-ready values, with the defaults of secret parameters masked."""
+def public_pipeline(project: Project, pipeline: Pipeline) -> dict[str, Any]:
+    """A definition as JSON-ready values, secret parameters masked."""
+
+    def nested(steps: Sequence[Any]) -> list[Any]:
+        return [
+            {"job": each.job, "params": _given(project, each)} if isinstance(each, Step) else nested(each)
+            for each in steps
+        ]
+
     return {
         "name": pipeline.name,
         "description": pipeline.description,
         "params": public_params(pipeline.params),
-        "steps": msgspec.to_builtins(pipeline.steps),
+        "steps": nested(pipeline.steps),
     }
 
 
 def in_words(steps: Sequence[Any]) -> str:
     """Steps on one line: `fetch → (check | transform → shrink) → store`."""
     return " → ".join(each.job if isinstance(each, Step) else f"({_side_by_side(each)})" for each in steps)
+
+
+def _given(project: Project, step: Step) -> dict[str, Any]:
+    job = project.jobs.get(step.job)
+    return masked(step.params, secrets_of(job) if job else ())
 
 
 def _side_by_side(branches: Sequence[Any]) -> str:

@@ -70,9 +70,8 @@ class PublicRun(msgspec.Struct, frozen=True, kw_only=True):
         return self.state is RunState.SUCCEEDED
 
 
-def public(run: Run, job: Job | None) -> PublicRun:
-    """A run in its public form; `job` is its definition, where there is one."""
-    mask = Mask.of(run)
+def public(run: Run, job: Job | None, mask: Mask) -> PublicRun:
+    """A run in its public form; `job` is its definition, where there is one, and `mask` hides secrets in its texts."""
     message = run.message
     retries_left = run.retries_left
     if retries_left is None:
@@ -107,13 +106,12 @@ def public(run: Run, job: Job | None) -> PublicRun:
 def public_of(session: Session, run: Run) -> PublicRun:
     """A run in its public form, by the definitions of this session. The result of a pipeline is that of its last step;
     where several end it, a list in the order of the steps."""
-    shown = public(run, session.job(run.job))
+    mask = session.mask(run)
+    shown = public(run, session.job(run.job), mask)
     if not run.is_pipeline or run.state is not RunState.SUCCEEDED:
         return shown
-    store = session.reader()
-    inputs = store.inputs(run)
+    inputs = session.reader().inputs(run)
     lacking = [f"step {each.position + 1} ({each.job}): {each.result_error}" for each in inputs if each.result_error]
-    mask = Mask.of(run, *(each.run for each in store.steps(run.id)))
     return msgspec.structs.replace(
         shown,
         result=mask.value(as_value(inputs, session.project.jobs)),
@@ -123,7 +121,7 @@ def public_of(session: Session, run: Run) -> PublicRun:
 
 def public_run(run: Run, job: Job | None) -> dict[str, Any]:
     """A run as JSON-ready values: DESIGN's keys in their order, absent ones null, times RFC 3339 with `Z`."""
-    found: dict[str, Any] = msgspec.to_builtins(public(run, job))
+    found: dict[str, Any] = msgspec.to_builtins(public(run, job, Mask.of(run)))
     return found
 
 

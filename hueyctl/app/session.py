@@ -8,10 +8,14 @@ from pathlib import Path
 
 from hueyctl import config
 from hueyctl.model.definition import Job, Project
+from hueyctl.model.mask import Mask
+from hueyctl.model.run import Run
 from hueyctl.storage.bell import ring
 from hueyctl.storage.place import Place
 from hueyctl.storage.sqlite import open_store
-from hueyctl.storage.store import Store
+from hueyctl.storage.store import RunFilter, Store
+
+_MASKS_MAX = 1000
 
 
 class Session:
@@ -23,6 +27,7 @@ class Session:
         self.place = Place(Path(project.store))
         self._reader: Store | None = None
         self._writer: Store | None = None
+        self._masks: dict[str, Mask] = {}
 
     def job(self, name: str) -> Job | None:
         """The definition of a job, or None."""
@@ -47,6 +52,19 @@ class Session:
         if not self._writer:
             self._writer = open_store(self.place.store, create=True)
         return self._writer
+
+    def mask(self, run: Run) -> Mask:
+        """What hides the secret parameters of this run; of a pipeline or a step of one those of all its runs, for what
+        one prints is the input of the next, and why one failed the reason of others."""
+        if run.pipeline is None:
+            return Mask.of(run)
+        mask = self._masks.get(run.pipeline)
+        if mask is None:
+            if len(self._masks) >= _MASKS_MAX:
+                self._masks.clear()
+            runs = self.reader().runs(RunFilter(pipeline=run.pipeline), limit=None)
+            mask = self._masks[run.pipeline] = Mask.of(*runs)
+        return mask
 
     def ring(self) -> None:
         """Wake whoever listens to this store. A hint: it can't fail."""

@@ -44,7 +44,7 @@ def graph(
     session, now = settings.session(), utc_now()
     pipeline = session.project.pipelines.get(name)
     if pipeline is not None and name != "last":
-        found = defined_graph(pipeline)
+        found = defined_graph(session.project, pipeline)
     else:
         found = run_graph(session, whole_of(session, find_run(session, name)))
     return Answer(
@@ -62,13 +62,16 @@ def pipeline_answer(session: Session, pipeline: Pipeline, scheduled: Sequence[Sc
     runs = [public_of(session, run) for run in newest]
     facts = [("pipeline", pipeline.name), ("description", pipeline.description)]
     blocks: list[Block] = [Facts([(name, value) for name, value in facts if value])]
-    blocks += [*declared_params(pipeline.params), _tree(session, defined_graph(pipeline), now, "steps")]
+    blocks += [
+        *declared_params(pipeline.params),
+        _tree(session, defined_graph(session.project, pipeline), now, "steps"),
+    ]
     if scheduled:
         blocks.append(schedules_table(scheduled, now, "schedules"))
     if runs:
         blocks.append(runs_table(runs, now, "newest runs"))
     document = {
-        "pipeline": public_pipeline(pipeline),
+        "pipeline": public_pipeline(session.project, pipeline),
         "schedules": [public_schedule(session, view) for view in scheduled],
         "runs": runs,
     }

@@ -128,7 +128,10 @@ def jobs() -> Answer:
         blocks.append(Table(("pipeline", "steps", "params", "description"), lines, "pipelines"))
     return Answer(
         documents=[
-            {"jobs": [public_job(job) for job in defined], "pipelines": [public_pipeline(each) for each in pipelines]}
+            {
+                "jobs": [public_job(job) for job in defined],
+                "pipelines": [public_pipeline(project, each) for each in pipelines],
+            }
         ],
         blocks=blocks,
         notes=[] if rows else [f"{project.path.name} defines no jobs"],

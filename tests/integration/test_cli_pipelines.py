@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import threading
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from shell import Said, Shell, eventually
 
+from hueyctl.model.outcome import Raised
+from hueyctl.model.transition import Final, Settlement
 from hueyctl.storage.locks import hold
 
 JOBS = """
@@ -407,6 +410,49 @@ def test_a_wait_that_ends_badly_names_the_step_and_where_to_read_on(shell: Shell
     assert err.decode().splitlines()[-1] == line
     assert line in shell.type("wait", id, code=1).err
     assert line in shell.type("result", id, code=1).err
+
+
+def test_what_is_secret_in_one_step_is_masked_in_all_that_follow_from_it(shell: Shell) -> None:
+    """What a step prints is the next one's input, and why it failed the reason of others."""
+    shell.write(
+        """
+        [jobs.login]
+        command = ["true"]
+        params = { password = { required = true, secret = true } }
+        [jobs.use]
+        script = "cat"
+        [pipelines.p]
+        steps = [{ job = "login", params = { password = "correct horse" } }, "use", "use"]
+        """
+    )
+    id = shell.enqueue("p")
+    shell.finish("login", result=b"correct horse")
+    (claim,) = shell.claim("use")
+    with shell.store() as store:
+        outcome = Raised("ValueError: correct horse")
+        settlement = Settlement(
+            n=claim.run.n, token=claim.token, verdict=Final(), outcome=outcome, ended_at=datetime.now(UTC)
+        )
+        store.exchange([settlement], None, now=datetime.now(UTC))
+    first, second, third = (step["run"]["id"] for step in steps_of(shell, id))
+    shell.print_output(second, 1, stdout=b"got correct horse\n")
+    for words in (
+        ["inspect", id],
+        ["inspect", third],
+        ["runs"],
+        ["logs", id],
+        ["logs", second],
+        ["events"],
+        ["inspect"],
+    ):
+        for said in (shell.type(*words), shell.type(*words, "--json")):
+            assert "horse" not in said.out + said.err, words
+            assert "***" in said.out, words
+    assert "horse" not in shell.type("wait", id, code=1).err
+    for words in (["graph", "p"], ["jobs"], ["inspect", "p"]):
+        for said in (shell.type(*words), shell.type(*words, "--json")):
+            assert "horse" not in said.out, words
+    assert first in shell.type("runs", "--json").out
 
 
 # -- changes ----------------------------------------------------------------------------------------------------------

@@ -113,5 +113,5 @@ def test_the_public_form_of_a_run_is_this() -> None:
 
 
 def test_a_public_run_knows_whether_it_ended() -> None:
-    assert public(RUN, None).ended
-    assert not public(RUN, None).succeeded
+    assert public(RUN, None, Mask.of(RUN)).ended
+    assert not public(RUN, None, Mask.of(RUN)).succeeded
