@@ -29,6 +29,7 @@ from hueyctl.engine.consumer import HEALTH_CHECK_S, RunnerConsumer
 from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.dispatcher import Dispatcher
 from hueyctl.engine.guard_main import guard_argv
+from hueyctl.engine.heap import share_one_heap
 from hueyctl.engine.heart import Heart, patience_of_a_beat
 from hueyctl.engine.hooks import hooks_of
 from hueyctl.engine.keeper import Keeper
@@ -130,6 +131,7 @@ class _Worker:
 
     def live(self, *, new: bool) -> int:
         """From coming online to the end; returns the exit code."""
+        share_one_heap()
         self._mailbox.listen_to_signals()
         listen_to_huey(self._log)
         become_subreaper()
