@@ -1,8 +1,9 @@
 """One round of torture: real processes, all at it at once, of which some die, fail or stall at one chosen point.
 
 A round has two enqueuers, one who revokes and retries, three schedules, two workers (a third comes later, with a job
-that only it defines) and a reaper who kills workers and starts others. When the storm is over, workers without
-failpoints finish what is left, and what was seen from outside becomes a `history.History`.
+that only it defines) and a reaper who kills workers and starts others; where processes stall, he also stops one for
+longer than its lease. When the storm is over, workers without failpoints finish what is left, and what was seen from
+outside becomes a `history.History`.
 """
 
 from __future__ import annotations
@@ -185,6 +186,7 @@ class _Worker:
     process: subprocess.Popen[bytes]
     log: Path
     killed: int = 0
+    stopped: int = 0
 
     @property
     def said(self) -> str:
@@ -369,14 +371,24 @@ class _Storm:
         third_at = start + self.plan.seconds * 0.5
         kill_at = start + self.plan.seconds * self.dice.uniform(0.3, 0.6)
         kill = self._aims_at("rescue") or self.dice.random() < 0.5
+        stop_at = start + self.plan.seconds * self.dice.uniform(0.2, 0.5) if self.stalls else None
+        stopped: tuple[_Worker, float] | None = None
         last = ends_at + (60.0 if self.harmless else 2 * self.plan.seconds)
-        while (now := time.monotonic()) < ends_at or (now < last and not self._all_fired()):
+        while (now := time.monotonic()) < ends_at or stopped or (now < last and not self._all_fired()):
             for at, worker in enumerate(running):
                 if worker.process.poll() is not None:
                     running[at] = self._start_worker()
             if third_at and now >= third_at:
                 third_at = 0.0
                 running.append(self._start_worker(file="all.toml"))
+            if stop_at and now >= stop_at:
+                stop_at, stopped = None, (running[1], now + LEASE_S * self.dice.uniform(1.3, 2.0))
+                self._enqueue_lines([self._line("slow", seconds=1.0)] * 2 * CONCURRENCY)
+                self._stop(running[1])
+            if stopped and now >= stopped[1]:
+                # Its runs have been given to others: what it has to say of them comes too late.
+                stopped[0].process.send_signal(signal.SIGCONT)
+                stopped = None
             if kill and now >= kill_at:
                 # Once; or, where every point is to be come to, until there was something to rescue.
                 kill, kill_at = self.harmless and self._aims_at("rescue"), now + 3.0
@@ -421,6 +433,11 @@ class _Storm:
 
     def _aims_at(self, step: str) -> bool:
         return any(point.partition(".")[0] == step for point in self.plan.points)
+
+    def _stop(self, worker: _Worker) -> None:
+        if worker.process.poll() is None:
+            worker.process.send_signal(signal.SIGSTOP)
+            worker.stopped += 1
 
     def _kill(self, worker: _Worker) -> None:
         if worker.process.poll() is None:
@@ -473,7 +490,8 @@ class _Storm:
         for worker in self.workers:
             fired = FIRED.findall(worker.said)
             self.fired.update(fired)
-            deaths = worker.killed + (0 if self.harmless else len(fired)) + len(SILENT.findall(worker.said))
+            deaths = worker.killed + worker.stopped + len(SILENT.findall(worker.said))
+            deaths += 0 if self.harmless else len(fired)
             if "gave no sign of life" in worker.said:
                 deaths += len(GUARD_ENDED.findall(worker.said))
             id = by_pid.get(worker.process.pid)
