@@ -6,6 +6,7 @@ import re
 import signal
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 from harness import Project, WorkerProcess, eventually
@@ -63,8 +64,10 @@ def test_a_schedule_below_a_minute_fires_on_its_grid_and_does_not_drift(project:
     made = [event for event in project.events("--type", "enqueued") if event["schedule"] == "beat"]
     late = [time_of(event["time"]) - time_of(event["slot"]) for event in made]
     assert all(timedelta(0) <= each < LATE for each in late)
-    # No drift: the last ones are no later than one alone may be.
-    assert min(late[-3:]) < timedelta(seconds=1)
+    # Most come when the clock does (`make bench` says how soon), and the last ones no later than the first: a scheduler
+    # that looked now and then would be late by half of its pause.
+    assert median(late) < timedelta(seconds=0.15), late
+    assert median(late[-3:]) < timedelta(seconds=0.5), late
 
 
 def test_runs_know_their_slot_and_what_made_them(project: Project) -> None:

@@ -284,7 +284,8 @@ def test_what_a_worker_does_is_shown_as_it_is_now(project: Project) -> None:
 
 
 def test_an_idle_worker_starts_a_run_promptly_and_hardly_wakes(project: Project) -> None:
-    project.write(JOBS)
+    """A schedule whose next slot is far away wakes it no more than none."""
+    project.write(JOBS + "\n[schedules.mark]\nevery = '3650d'\n")
     with project.worker() as worker:
         before = _switches(worker.pid)
         began = time.monotonic()
