@@ -1,3 +1,4 @@
+# ruff: noqa: UP035, UP045 (typing as Python 3.8 has it)
 """`current_run()`: what a job may ask about the run that it is.
 
 Needs the standard library alone, and Python 3.8: a job's own interpreter may not have hueyctl, and gets this file.
@@ -10,7 +11,7 @@ import threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Iterator, Mapping, Optional  # noqa: UP035
+from typing import Iterator, Mapping, Optional
 
 _thread = threading.local()
 
@@ -25,9 +26,9 @@ class CurrentRun:
     queue: str
     file: str
     trigger: str = "manual"
-    schedule: Optional[str] = None  # noqa: UP045
-    scheduled_at: Optional[datetime] = None  # noqa: UP045
-    progress_path: Optional[str] = None  # noqa: UP045
+    schedule: Optional[str] = None
+    scheduled_at: Optional[datetime] = None
+    progress_path: Optional[str] = None
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> CurrentRun:
@@ -75,7 +76,7 @@ def current_run() -> CurrentRun:
     Raises:
         RuntimeError: the caller isn't part of any.
     """
-    run: Optional[CurrentRun] = getattr(_thread, "run", None)  # noqa: UP045
+    run: Optional[CurrentRun] = getattr(_thread, "run", None)
     if run is not None:
         return run
     try:

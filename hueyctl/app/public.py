@@ -77,30 +77,18 @@ def public(run: Run, job: Job | None, mask: Mask) -> PublicRun:
     if retries_left is None:
         retries_left = message.retries if message.retries is not None else (job.retries if job else None)
     return PublicRun(
-        id=run.id,
-        job=run.job,
-        state=run.state,
-        priority=run.priority,
-        queue=run.queue,
-        attempt=run.attempt,
+        **{name: getattr(run, name) for name in _AS_STORED},
         retries_left=retries_left,
-        losses=run.losses,
         params=params.masked(message.params, message.secrets),
         result=mask.value(result_value(run, job)),
         result_error=mask.optional(run.result_error),
-        exit_code=run.exit_code,
         error=mask.optional(run.error),
         reason=mask.optional(run.reason),
-        trigger=run.trigger,
-        schedule=run.schedule,
-        scheduled_at=run.scheduled_at,
-        pipeline=run.pipeline,
-        worker=run.worker,
-        enqueued_at=run.enqueued_at,
-        due_at=run.due_at,
-        started_at=run.started_at,
-        finished_at=run.finished_at,
     )
+
+
+_MADE = ("retries_left", "params", "result", "result_error", "error", "reason")
+_AS_STORED = tuple(name for name in PublicRun.__struct_fields__ if name not in _MADE)
 
 
 def public_of(session: Session, run: Run) -> PublicRun:

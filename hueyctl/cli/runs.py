@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
@@ -23,6 +23,9 @@ from hueyctl.cli.words import age, short, took
 from hueyctl.errors import UsageError
 from hueyctl.model.run import TERMINAL, Run
 from hueyctl.storage.store import RunFilter
+
+if TYPE_CHECKING:
+    from hueyctl.app.output import Chunk
 
 
 def runs(
@@ -97,7 +100,7 @@ def logs(
 
     Of a pipeline, what its steps printed, one after the other in their order.
     """
-    from hueyctl.app.output import BOTH, Chunk, Stream, follow_logs, read_logs
+    from hueyctl.app.output import BOTH, Stream, follow_logs, read_logs
 
     session = settings.session()
     found = finding.find_run(session, run)
@@ -188,9 +191,9 @@ def _wait(session: Session, found: Sequence[Run], patience: str | None) -> Itera
             yield Answer(blocks=[Line(f"{short(run.id)}  {run.job}  {run.state}")], errors=failed)
 
 
-def _logs_document(run: Run, attempt: int, chunks: Iterable[object]) -> dict[str, object]:
+def _logs_document(run: Run, attempt: int, chunks: Iterable[Chunk]) -> dict[str, object]:
     texts = {"stdout": b"", "stderr": b""}
     for chunk in chunks:
-        texts[chunk.stream] += chunk.data  # type: ignore[attr-defined]
+        texts[chunk.stream] += chunk.data
     streams = {name: data.decode(errors="replace") for name, data in texts.items()}
     return {"run": run.id, "attempt": attempt or None, **streams}

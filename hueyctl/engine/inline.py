@@ -69,12 +69,12 @@ def _current(attempt: Attempt) -> CurrentRun:
 @cache
 def _import(target: str) -> Callable[..., Any]:
     module, _, name = target.partition(":")
-    found: Any = importlib.import_module(module)
+    found: object = importlib.import_module(module)
     for part in name.split("."):
         found = getattr(found, part)
     if not callable(found):
         raise TypeError(f"{target} is not callable")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _write_traceback(attempt: Attempt, exc: BaseException) -> None:

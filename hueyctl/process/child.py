@@ -115,12 +115,12 @@ def load(target: str) -> Callable[..., Any]:
     """The callable that `module.path:function` names; raises whatever its import does."""
     module, _, name = target.partition(":")
     __import__(module)
-    found: Any = sys.modules[module]
+    found: object = sys.modules[module]
     for part in name.split("."):
         found = getattr(found, part)
     if not callable(found):
         raise TypeError(f"{target} is not callable")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def with_input(function: Callable[..., Any], params: dict[str, Any], path: str | None) -> dict[str, Any]:
@@ -232,7 +232,7 @@ def complain(text: str) -> None:
 def flush() -> None:
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         try:
-            stream.flush()  # type: ignore[union-attr]
+            stream.flush()  # type: ignore[union-attr]  # None where it is closed
         except Exception:
             continue  # None, closed, or a thing of the job's own
 
@@ -267,7 +267,7 @@ class Fallback:
         from importlib.util import spec_from_file_location
 
         if name == "hueyctl":
-            return ModuleSpec(name, Fallback, is_package=True)  # type: ignore[arg-type]
+            return ModuleSpec(name, Fallback, is_package=True)  # type: ignore[arg-type]  # a class is as good a loader
         if name == "hueyctl.current":
             return spec_from_file_location(name, os.path.join(os.path.dirname(HERE), "current.py"))
         return None
@@ -313,7 +313,7 @@ def prepare() -> None:
     encoding = None if "PYTHONIOENCODING" in os.environ else "utf-8"
     for stream in (sys.stdout, sys.stderr):
         # By lines, so that what a job printed is there when it is killed, and can be followed before.
-        stream.reconfigure(encoding=encoding, line_buffering=True, errors="backslashreplace")  # type: ignore
+        stream.reconfigure(encoding=encoding, line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]  # a file
 
 
 def close_in_copies() -> None:

@@ -49,7 +49,7 @@ def set_name(name: str) -> None:
 def _prctl(option: int, value: int | bytes) -> bool:
     if sys.platform != "linux":
         return False
-    return ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0  # type: ignore[no-any-return]
+    return bool(ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) == 0)
 
 
 class Children:

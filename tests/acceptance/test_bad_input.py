@@ -14,7 +14,7 @@ JOBS = """
     [jobs.typed]
     command = ["echo", "{text}", "{count}"]
     params = { text = { type = "string", required = true }, count = 3, yes = false, ratio = 0.5, list = ["a"], mode = { type = "string", default = "fast", choices = ["fast", "slow"] } }
-    """  # noqa: E501
+    """  # noqa: E501 (TOML, as one would write it)
 
 
 # -- the file -------------------------------------------------------------------------------------------------------

@@ -160,7 +160,7 @@ class Machine(RuleBasedStateMachine):
             "give back": (Release(started=False), Stopped("interrupted")),
             "lost": (Final(), Lost("the guard died")),
         }[how]
-        settlement = self.settlement(claim, verdict, outcome)  # type: ignore[arg-type]
+        settlement = self.settlement(claim, verdict, outcome)
         assert self.scene.store.exchange([settlement], None, now=self.scene.now).stale == ()
         if how == "done":
             self.results[claim.run.id] = result
@@ -326,7 +326,7 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.timeout(900)  # of which a failure takes most, to find its shortest form
 def test_the_laws_of_the_graph_hold_whatever_happens(store_at: Callable[[Path], Opener]) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         lambda: Machine(store_at),
         settings=settings(
             max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]

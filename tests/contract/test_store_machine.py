@@ -237,7 +237,7 @@ class Machine(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(["job", "queue", "queue", "all"]), job=jobs, queue=queues)
     def pause(self, kind: str, job: str, queue: str) -> None:
         name = {"all": "", "job": job, "queue": queue}[kind]
-        self.scene.store.pause([Pause(kind=kind, name=name, note=None, by="alice@host", at=self.now)])  # type: ignore[arg-type]
+        self.scene.store.pause([Pause(kind=kind, name=name, note=None, by="alice@host", at=self.now)])
         self.paused.add((kind, name))
         self.told[None].append(("paused", None, None))
 
@@ -336,7 +336,7 @@ class Machine(RuleBasedStateMachine):
             "give back": (Release(started=False), stopped),
             "lost": (Final(), Lost("the guard died")),
         }[how]
-        exchange = self.scene.store.exchange([self.settlement(run, verdict, outcome)], None, now=self.now)  # type: ignore[arg-type]
+        exchange = self.scene.store.exchange([self.settlement(run, verdict, outcome)], None, now=self.now)
         assert exchange.stale == ()
         if how == "lost":
             self.lose(run)
@@ -470,7 +470,7 @@ class Machine(RuleBasedStateMachine):
 
 @pytest.mark.timeout(900)  # of which a failure takes most, to find its shortest form
 def test_a_store_keeps_to_its_model(store_at: Callable[[Path], Opener]) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         lambda: Machine(store_at),
         settings=settings(
             max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]

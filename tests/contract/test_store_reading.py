@@ -45,7 +45,7 @@ def test_runs_are_filtered_by_every_given_field_newest_first(scene: Scene) -> No
     running = scene.claim_one(queues=("y",))
 
     def ids(limit: int | None = None, before: int | None = None, **where: object) -> list[str]:
-        return [run.id for run in scene.store.runs(RunFilter(**where), limit=limit, before=before)]  # type: ignore[arg-type]
+        return [run.id for run in scene.store.runs(RunFilter(**where), limit=limit, before=before)]
 
     assert ids() == [three.id, two.id, one.id]
     assert ids(limit=2) == [three.id, two.id]
@@ -79,7 +79,7 @@ def test_every_state_can_be_asked_for_with_every_filter(scene: Scene, state: Run
             scene.claim(admit=lambda run: "no")
         case _:
             pass
-    found = scene.store.runs(RunFilter(states=(state,), **more), limit=5)  # type: ignore[arg-type]
+    found = scene.store.runs(RunFilter(states=(state,), **more), limit=5)
     assert [run.id for run in found] == ([run.id] if scene.get(run).state is state else [])
 
 
@@ -102,8 +102,8 @@ def test_events_are_filtered_by_every_given_field(scene: Scene) -> None:
     scene.succeed(scene.claim_one(jobs=("a",)))
 
     def types(**where: object) -> list[tuple[str | None, str]]:
-        found = scene.store.events(EventFilter(**where), after=0, limit=100)  # type: ignore[arg-type]
-        assert found == scene.store.last_events(EventFilter(**where), limit=100)  # type: ignore[arg-type]
+        found = scene.store.events(EventFilter(**where), after=0, limit=100)
+        assert found == scene.store.last_events(EventFilter(**where), limit=100)
         return [(event.job, event.type) for event in found]
 
     assert types(run=a.id) == [("a", "enqueued"), ("a", "executing"), ("a", "complete")]

@@ -44,7 +44,7 @@ def firing(slot: datetime, *, overlap: str = "skip", definition: str = "d1", mis
         definition=definition,
         slot=slot,
         run=None if missed else run,
-        overlap=overlap,  # type: ignore[arg-type]
+        overlap=overlap,
         reason=missed,
     )
 
@@ -248,7 +248,7 @@ def test_overlap_replace_revokes_what_waits_and_stops_what_runs(scheduled: Store
 
 @pytest.mark.parametrize(("kind", "name"), [("schedule", "s"), ("all", "")])
 def test_the_slots_of_a_pause_neither_fire_nor_count_as_missed(scheduled: Store, kind: str, name: str) -> None:
-    pause = Pause(kind=kind, name=name, note=None, by="me", at=START)  # type: ignore[arg-type]
+    pause = Pause(kind=kind, name=name, note=None, by="me", at=START)
     scheduled.pause([pause])
     assert fire(scheduled, START + MINUTE).outcome == "paused"
     scheduled.resume(kind, name, by="me", now=START + 5 * MINUTE)
@@ -330,7 +330,7 @@ def paused(store: Store, kind: str, since: int, until: int | None = None) -> Non
     """Pause the schedule, or all, at a minute, and resume it at another."""
     name = "s" if kind == "schedule" else ""
     at = START + since * MINUTE
-    store.pause([Pause(kind=kind, name=name, note=None, by="me", at=at)])  # type: ignore[arg-type]
+    store.pause([Pause(kind=kind, name=name, note=None, by="me", at=at)])
     if until is not None:
         assert store.resume(kind, name, by="me", now=START + until * MINUTE)
 

@@ -80,7 +80,7 @@ class Shell:
             sys.stdin = before
         out.flush()
         err.flush()
-        said = Said(ended, out.buffer.getvalue(), err.buffer.getvalue())  # type: ignore[attr-defined]
+        said = Said(ended, out.buffer.getvalue(), err.buffer.getvalue())
         assert said.code == code, f"`hueyctl {' '.join(words)}`: expected exit code {code}, {said!r}"
         assert "Traceback" not in said.err, said
         return said

@@ -167,7 +167,7 @@ def test_following_logs_shows_each_attempt_as_it_comes_and_ends_with_the_run(she
     assert following.stdout
 
     def line() -> dict[str, object]:
-        found: dict[str, object] = json.loads(following.stdout.readline())  # type: ignore[union-attr]
+        found: dict[str, object] = json.loads(following.stdout.readline())
         return found
 
     (claim,) = shell.claim("fetch")
@@ -444,7 +444,7 @@ def test_following_events_shows_each_as_it_happens_without_gap_or_repeat(shell: 
         shell.enqueue("fetch")
         seen.append(json.loads(following.stdout.readline()))
     rest: list[dict[str, object]] = []
-    reader = threading.Thread(target=lambda: rest.extend(json.loads(line) for line in following.stdout))  # type: ignore[union-attr]
+    reader = threading.Thread(target=lambda: rest.extend(json.loads(line) for line in following.stdout))
     reader.start()
     lines = b'{"job": "fetch"}\n' * 1200
     shell.type("enqueue", "--batch", "-", stdin=lines)

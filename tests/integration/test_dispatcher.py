@@ -299,7 +299,7 @@ def test_nobody_is_idle_while_more_is_due_than_one_transaction_takes(rig: Rig) -
     rig.store.accept(stale, by="test", now=datetime.now(UTC))
     (id,) = rig.enqueue()
     state_when_idle: list[str] = []
-    rig.idle = lambda: state_when_idle.append(rig.run(id).state)  # type: ignore[method-assign]
+    rig.idle = lambda: state_when_idle.append(rig.run(id).state)
     rig.dispatcher.start()
     rig.thread()
     rig.thread()

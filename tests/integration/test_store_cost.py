@@ -32,7 +32,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[SqliteSto
     ):
         for store, count in ((few, FEW), (many, MANY)):
             facts = {"host": "h", "pid": 1, "version": "1", "file": "f", "concurrency": 1, "lease_s": 30.0}
-            store.register(Worker(id="w", jobs=("open",), queues=None, started_at=NOW, beat_at=NOW, **facts), now=NOW)  # type: ignore[arg-type]
+            store.register(Worker(id="w", jobs=("open",), queues=None, started_at=NOW, beat_at=NOW, **facts), now=NOW)
             store.accept([new("closed", priority=9) for _ in range(count)], by="b", now=NOW)
             store.accept([new("later", due_at=NOW + timedelta(days=1)) for _ in range(count)], by="b", now=NOW)
             store.accept([new("open") for _ in range(200)], by="b", now=NOW)
@@ -156,7 +156,7 @@ def test_a_lock_costs_the_same_with_many_runs_behind_it(tmp_path: Path) -> None:
     for count in (FEW, MANY // 4):
         with closing(open_store(tmp_path / f"{count}.db", create=True)) as store:
             facts = {"host": "h", "pid": 1, "version": "1", "file": "f", "concurrency": 1, "lease_s": 30.0}
-            store.register(Worker(id="w", jobs=(), queues=None, started_at=NOW, beat_at=NOW, **facts), now=NOW)  # type: ignore[arg-type]
+            store.register(Worker(id="w", jobs=(), queues=None, started_at=NOW, beat_at=NOW, **facts), now=NOW)
             store.accept([new("locked", priority=9, lock_key="k") for _ in range(count)], by="b", now=NOW)
             store.accept([new("open") for _ in range(200)], by="b", now=NOW)
             first.append(steps(store, look_at_each_once) / count)

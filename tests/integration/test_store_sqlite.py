@@ -50,7 +50,7 @@ def new(job: str = "a") -> NewRun:
 
 def worker(id: str = "w1") -> Worker:
     facts = {"host": "h", "pid": 1, "version": "1", "file": "f", "concurrency": 1, "jobs": ("a",), "lease_s": 30.0}
-    return Worker(id=id, queues=None, started_at=NOW, beat_at=NOW, **facts)  # type: ignore[arg-type]
+    return Worker(id=id, queues=None, started_at=NOW, beat_at=NOW, **facts)
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_a_store_of_a_newer_version_is_refused(path: Path) -> None:
     raw(path, "PRAGMA user_version = 2")
     for options in ({"create": True}, {"read_only": True}, {"migrate": True}):
         with pytest.raises(StoreNewer, match="2"):
-            open_store(path, **options)  # type: ignore[arg-type]
+            open_store(path, **options)
 
 
 def test_a_store_that_was_migrated_while_it_is_open_is_refused_at_the_next_write(
@@ -244,7 +244,7 @@ def test_an_older_store_is_migrated_only_where_that_was_asked_for(path: Path, mo
     monkeypatch.setitem(opening.MIGRATIONS, 0, "CREATE TABLE added (x)")
     for options in ({}, {"create": True}, {"read_only": True}):
         with pytest.raises(StoreError, match="older"):
-            open_store(path, **options)  # type: ignore[arg-type]
+            open_store(path, **options)
     with closing(open_store(path, migrate=True)) as store:
         assert store.get(accepted.run.id) == accepted.run
         assert store.database.one("SELECT count(*) FROM added") == (0,)

@@ -50,7 +50,7 @@ def _cut(folder: Path, library: Path, cuts: int, seed: int) -> bool:
         store = str(recorded.store.parent)
         parts: dict[str, Callable[[Record], bool]] = {
             "as it is": lambda record: True,
-            "control: synchronous=OFF": lambda record, store=store: record.path == store,  # type: ignore[misc]
+            "control: synchronous=OFF": lambda record, store=store: record.path == store,
             "control: enqueue doesn't sync": without("enqueue"),
             "control: wait doesn't sync": without("wait"),
             "control: workers don't sync": without("worker"),

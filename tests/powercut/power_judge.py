@@ -154,7 +154,7 @@ def _work_on(store: SqliteStore, promises: Promises, verdict: Verdict) -> None:
     for dead in store.workers():
         store.rescue(dead.id, cause="the power failed", now=now)
     facts = {"host": "h", "pid": 1, "version": "1", "file": "f", "concurrency": 1, "lease_s": 30.0}
-    store.register(Worker(id="after", jobs=tuple(JOBS), queues=None, started_at=now, beat_at=now, **facts), now=now)  # type: ignore[arg-type]
+    store.register(Worker(id="after", jobs=tuple(JOBS), queues=None, started_at=now, beat_at=now, **facts), now=now)
     want = Want(worker="after", limit=200, jobs=JOBS)
     settlements: list[Settlement] = []
     while claims := store.exchange(settlements, want, now=now).claims:

@@ -61,7 +61,7 @@ def test_five_thousand_runs_need_no_more_pages_than_those_within_their_retention
 ) -> None:
     now = datetime(2026, 3, 1, tzinfo=UTC)
     facts = {"host": "h", "pid": 1, "version": "1", "file": "f", "concurrency": 1, "jobs": ("a",), "lease_s": 30.0}
-    store.register(Worker(id="w", queues=None, started_at=now, beat_at=now, **facts), now=now)  # type: ignore[arg-type]
+    store.register(Worker(id="w", queues=None, started_at=now, beat_at=now, **facts), now=now)
     place = Place(tmp_path / ".hueyctl" / "queue.db")
     pages = []
     for _ in range(50):

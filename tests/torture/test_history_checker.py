@@ -84,7 +84,7 @@ def find(history: History, text: str) -> dict[str, Any]:
     """The event of that text."""
     wanted = event(0, text)
     [found] = [each for each in history.events if {**each, "seq": 0} == wanted]
-    return found  # type: ignore[return-value]
+    return found
 
 
 def drop(text: str) -> Callable[[History], None]:
@@ -107,7 +107,7 @@ def insert_after(text: str, *new: str) -> Callable[[History], None]:
 def end_as(run: str, **facts: Any) -> Callable[[History], None]:
     def end(history: History) -> None:
         [found] = [each for each in history.runs if each["id"] == run]
-        found.update(facts)  # type: ignore[attr-defined]
+        found.update(facts)
 
     return end
 

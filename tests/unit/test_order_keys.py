@@ -83,7 +83,7 @@ def test_a_copy_of_a_run_has_the_keys_of_todays_definition() -> None:
         queue="q",
         priority=0,
         message=run.message,
-        **dict.fromkeys(("enqueued_at", "due_at")),  # type: ignore[arg-type]
+        **dict.fromkeys(("enqueued_at", "due_at")),
     )
     copy = copy_of(Project(path=Path("/j"), store="/s", jobs={"sync": definition}), old, "x")
     assert (copy.lock_key, copy.unique_key) == (run.lock_key, run.unique_key)

@@ -118,7 +118,7 @@ def test_bytes_of_a_job_are_made_harmless_for_a_terminal(terminal: Terminal) -> 
         yield Answer(blocks=[Raw(b"\x1b[2J Zo" + "ë".encode()[:1], "out")])
         yield Answer(blocks=[Raw("ë".encode()[1:] + b" \xff", "out")])
 
-    Screen(terminal, as_json=False).show(pieces())  # type: ignore[arg-type]
+    Screen(terminal, as_json=False).show(pieces())
     assert terminal.written.getvalue().decode() == "\\x1b[2J Zoë \ufffd\n"
 
 
