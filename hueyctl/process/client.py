@@ -7,10 +7,10 @@ death only if that guard was asked to start it; `kill_descendants` takes what a 
 from __future__ import annotations
 
 import contextlib
-import queue
 import socket
 import subprocess
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,19 +19,18 @@ from hueyctl.process import kin
 from hueyctl.process.spec import AttemptSpec, Ended, StopReason
 from hueyctl.process.wire import (
     READ_SIZE,
-    Close,
-    Over,
-    Ready,
+    Join,
     Recycle,
     Start,
     Stop,
     Tick,
     Unpacker,
-    decode_reply,
+    decode_over,
     pack,
 )
 
 START_TIMEOUT_S = 30.0
+SAY_TIMEOUT_S = 0.5  # for another thread to have said what it is about to
 _THE_GUARD_DIED = "the guard died"
 
 
@@ -72,13 +71,15 @@ class Guard:
         self.pid = process.pid
         self.on_death = None
         self._process, self._socket = process, sock
-        self._lock = threading.Lock()  # of what is pending, and of the order in which it is said
-        self._pending: dict[str, queue.SimpleQueue[Ended]] = {}
+        self._lock = threading.Lock()  # of what is said by the socket, and of who is told of a death
+        self._own = threading.local()
+        self._under_way: dict[str, _Channel] = {}
         self._ready = threading.Event()
         self._closing = False
         self._dead = False
         self._successor: Guard | None = None
-        self._succeeded = threading.Event()  # it is dead, and known who takes its place
+        self._mourned = threading.Event()  # it is dead, nothing that it started is left, and `on_death` was called
+        self._succeeded = threading.Event()  # and known who takes its place
         self._reader = threading.Thread(target=self._read, name="GuardReader", daemon=True)
         self._reader.start()
 
@@ -89,16 +90,21 @@ class Guard:
 
     def run(self, spec: AttemptSpec) -> Ended:
         """Have an attempt made and wait for its end; `Lost` if the guard dies meanwhile. A dead one's successor makes
-        it; without one, it is lost, or interrupted where the guard was closed."""
-        answer: queue.SimpleQueue[Ended] = queue.SimpleQueue()
-        message = pack(Start(spec))
-        with self._lock:
-            dead = self._dead
-            if not dead:
-                self._pending[spec.token] = answer
-                self._send(message)
-        if not dead:
-            return answer.get()
+        it; without one, it is lost, or interrupted where the guard was closed. Should the wait be broken off by an
+        exception, it is killed first."""
+        channel = self._channel()
+        if channel is not None:
+            self._under_way[spec.token] = channel
+            try:
+                # Looked at when it is among those under way, which the death of the guard ends: no end is missed.
+                if not self._dead and channel.ask(Start(spec)):
+                    return self._answer(channel, spec.token)
+            except BaseException:
+                del self._own.channel
+                channel.break_off()
+                raise
+            finally:
+                del self._under_way[spec.token]
         # Not lost at once: while another guard starts, a queue of runs would be, with all that they may be lost.
         self._succeeded.wait()
         if self._successor is None:
@@ -106,12 +112,10 @@ class Guard:
         return self._successor.run(spec)
 
     def stop(self, token: str, reason: StopReason) -> bool:
-        """Stop an attempt: TERM, then KILL; its `run` returns when it has stopped. False where none is under way."""
-        with self._lock:
-            if token not in self._pending:
-                return False
-            self._send(pack(Stop(token, reason)))
-            return True
+        """Stop an attempt: TERM, then KILL; its `run` returns when it has stopped. False where none is under way, or
+        it can't be said now."""
+        channel = self._under_way.get(token)
+        return channel is not None and channel.say(Stop(token, reason))
 
     def tick(self) -> None:
         """Prove the worker alive. Never blocks: a guard that doesn't read has no use for another tick."""
@@ -125,15 +129,15 @@ class Guard:
 
     def recycle(self) -> None:
         """Have every warm child replaced before its next attempt."""
-        with self._lock:
-            self._send(pack(Recycle()))
+        # A dead guard is no error here: the reader sees it.
+        with self._lock, contextlib.suppress(OSError):
+            self._socket.sendall(pack(Recycle()))
 
     def close(self, timeout: float) -> None:
         """End it, and everything that it started; attempts under way end `Stopped("interrupted")`. After `timeout`
         seconds it is killed, with all that is left below it."""
         self._closing = True
-        with self._lock:
-            self._send(pack(Close()))
+        _shut_down(self._socket, socket.SHUT_WR)
         try:
             self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -143,10 +147,30 @@ class Guard:
         self._reader.join()
         self._socket.close()
 
-    def _send(self, message: bytes) -> None:
-        # A dead guard is no error here: the reader sees it, and answers for all.
-        with contextlib.suppress(OSError):
-            self._socket.sendall(message)
+    def _channel(self) -> _Channel | None:
+        """This thread's channel; None where the guard is dead."""
+        channel: _Channel | None = getattr(self._own, "channel", None)
+        if channel is not None or self._dead:
+            return channel
+        ours, theirs = socket.socketpair()
+        with theirs:
+            channel = _Channel(ours)
+            try:
+                with self._lock:
+                    socket.send_fds(self._socket, [pack(Join())], [theirs.fileno()])
+            except OSError:
+                return None
+        self._own.channel = channel
+        return channel
+
+    def _answer(self, channel: _Channel, token: str) -> Ended:
+        ended = channel.hear()
+        if ended is not None and not isinstance(ended.outcome, Lost):
+            return ended
+        # Not before what it left is gone, or the next attempt of this run would overlap with it. If those were its last
+        # words, it is about to end, and the next attempt would be asked of it, and lost too.
+        self._mourned.wait()
+        return ended or self._unanswered(token)
 
     def _unanswered(self, token: str) -> Ended:
         return Ended(token=token, outcome=Stopped("interrupted") if self._closing else Lost(_THE_GUARD_DIED))
@@ -159,32 +183,17 @@ class Guard:
             return not self._dead
 
     def _read(self) -> None:
-        unpacker = Unpacker()
-        last_words: dict[str, Ended] = {}
-        while True:
-            try:
-                piece = self._socket.recv(READ_SIZE)
-            except OSError:
-                break
-            if not piece:
-                break
-            for payload in unpacker.feed(piece):
-                match decode_reply(payload):
-                    case Ready():
-                        self._ready.set()
-                    case Over(ended):
-                        if isinstance(ended.outcome, Lost):
-                            # It is about to end. Told now, the next attempt would be asked of it, and lost too.
-                            last_words[ended.token] = ended
-                        elif (answer := self._pending.pop(ended.token, None)) is not None:
-                            answer.put(ended)
+        with contextlib.suppress(OSError):
+            while self._socket.recv(READ_SIZE):
+                self._ready.set()  # all that it ever says here
         with self._lock:
             self._dead = True
-            orphaned, self._pending = self._pending, {}
         self._ready.set()
         if not self._closing:
             # It may still be killing what it started; only when it is gone is its end an end.
             self._process.wait()
+        for channel in [*self._under_way.values()]:
+            channel.shut()
         try:
             if self.on_death is not None and not self._closing:
                 # Before anyone hears of it: what it left must be gone when its attempts are settled, or the next
@@ -194,8 +203,73 @@ class Guard:
         except (OSError, GuardFailed):
             return  # who raised it knows
         finally:
-            for token, answer in orphaned.items():
-                answer.put(last_words.get(token) or self._unanswered(token))
+            self._mourned.set()
+
+
+class _Channel:
+    """A thread's own way to the guard, closed with the thread: one attempt at a time, what stops it, and its answer.
+
+    So whoever waits is woken by the answer itself, and no stop can overtake its start.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._unpacker = Unpacker()
+        self._lock = threading.Lock()  # of what is said by it
+        weakref.finalize(self, sock.close)
+
+    def ask(self, start: Start) -> bool:
+        """Have an attempt started; False: nobody is there who could."""
+        message = pack(start)
+        with self._lock:
+            try:
+                self._socket.sendall(message)
+            except OSError:
+                return False
+        return True
+
+    def say(self, stop: Stop) -> bool:
+        """Have it stopped, which can be said by any thread; False: the guard takes nothing at the moment."""
+        if not self._lock.acquire(timeout=SAY_TIMEOUT_S):
+            return False
+        try:
+            message = pack(stop)
+            sent = self._socket.send(message, socket.MSG_DONTWAIT)
+            self._socket.sendall(message[sent:])  # so short a message goes as a whole, or not at all
+            return True
+        except OSError:
+            return False
+        finally:
+            self._lock.release()
+
+    def hear(self) -> Ended | None:
+        """Wait for the answer; None: it has died, or ended without one."""
+        while True:
+            try:
+                piece = self._socket.recv(READ_SIZE)
+            except OSError:
+                piece = b""
+            if not piece:
+                return None
+            for payload in self._unpacker.feed(piece):
+                return decode_over(payload).ended
+
+    def break_off(self) -> None:
+        """Have what is under way killed, and return when it is gone."""
+        _shut_down(self._socket, socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            while self._socket.recv(READ_SIZE):
+                pass
+
+    def shut(self) -> None:
+        """Let whoever waits for an answer hear what has come, and then the end. (That the guard is gone isn't enough
+        where a job in a thread has forked this process just when the channel was made.)"""
+        _shut_down(self._socket, socket.SHUT_RDWR)
+
+
+def _shut_down(sock: socket.socket, how: int) -> None:
+    with contextlib.suppress(OSError):  # the other end is gone
+        sock.shutdown(how)
 
 
 def become_subreaper() -> bool:

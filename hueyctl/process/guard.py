@@ -20,44 +20,31 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from hueyctl.failpoints import failpoint
 from hueyctl.model.outcome import AnyOutcome, Exited, Lost, Signaled, Stopped, TimedOut
 from hueyctl.process import kin
+from hueyctl.process.channel import Channel, Control
 from hueyctl.process.launch import CannotStart, launch
-from hueyctl.process.leader import Attempt, Leader, Outbox, Pipe, WarmChild
+from hueyctl.process.leader import Attempt, Leader, Pipe, WarmChild
 from hueyctl.process.spec import AttemptSpec, Ended, ProcessSpec, PythonSpec
-from hueyctl.process.wire import (
-    READ_SIZE,
-    Call,
-    Close,
-    Over,
-    Ready,
-    Recycle,
-    Reply,
-    Start,
-    Stop,
-    Tick,
-    Unpacker,
-    decode_answer,
-    decode_request,
-    pack,
-)
+from hueyctl.process.wire import Call, Join, Over, Ready, Recycle, Start, Stop, Tick, decode_answer, decode_request
 
 LEASE_SHARE = 2 / 3
 RETIRE_S = 5.0  # what a child that is no longer needed has for its exit handlers
 CLEAR_AGAIN_S = 0.02
 GIVE_UP_S = 30.0  # a descendant that the kernel can't kill holds up its attempt no longer than this
+LAST_WORDS_S = 1.0  # what a worker has, that doesn't read, for hearing how its attempts ended
 IDLE_CHILDREN_MIN = 4
-_BOTH = selectors.EVENT_READ | selectors.EVENT_WRITE
 _CHILD = str(Path(__file__).with_name("child.py"))
 _IGNORED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTSTP", "SIGTTIN", "SIGTTOU")
 
 
 def main(sock: socket.socket, *, lock: Path, lease_s: float, on_exit: Callable[[], None]) -> None:
-    """Serve one worker until its socket closes, its ticks stop for ⅔ of `lease_s`, or it says close; then, when
-    everything is dead and `lock` free, call `on_exit`."""
+    """Serve one worker until it closes its socket, or its ticks stop for ⅔ of `lease_s`; then, when everything is dead
+    and `lock` free, call `on_exit`."""
     kin.become_subreaper()
     kin.set_name("hueyctl-guard")
     # It ends with its worker, and by nothing that is sent to a whole group or session.
@@ -98,12 +85,10 @@ class _Guard:
         # With its pid: a second guard of the same worker numbers its leaders from 1 again.
         self._family = f"{family}-{os.getpid()}"
         self._selector = selectors.DefaultSelector()
-        self._worker, self._unpacker, self._outbox = sock, Unpacker(), Outbox()
         self._patience = lease_s * LEASE_SHARE
         self._silent_at = time.monotonic() + self._patience
         self._open = True
         self.last_words: AnyOutcome = Stopped("interrupted")  # for what is still under way when it ends
-        self._replies: list[bytes] = []
         self._attempts: dict[str, Attempt] = {}
         self._ending: list[Attempt] = []  # those whose outcome is known
         self._leaders: dict[int, Leader] = {}  # by pid: every one that hasn't been reaped
@@ -121,34 +106,26 @@ class _Guard:
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        sock.setblocking(False)
-        self._selector.register(sock, selectors.EVENT_READ, self)
-        self._selector.register(self._wakened, selectors.EVENT_READ)
+        self._worker = Control(sock, self._selector, lambda _: self._hear_worker())
+        self._threads: set[Channel] = set()  # the worker's, by their channels
+        self._selector.register(self._wakened, selectors.EVENT_READ, self._reap)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
         """Take requests until there is nobody, or no reason, left to serve."""
-        self._reply(Ready())
-        self._send()
+        self._worker.send(Ready())
         while self._open:
             events = self._selector.select(max(0.0, self._next_deadline() - time.monotonic()))
             # Deaths first: who has ended by itself was neither stopped nor timed out.
             self._reap()
-            for key, _ in events:
-                match key.data:
-                    case Pipe() as pipe:
-                        self._pump(pipe)
-                    case WarmChild() as child:
-                        self._hear(child)
-                    case _Guard():
-                        self._take_requests()
+            # Then the worker, whose descriptor is lower than any other's: what it starts after a `Recycle`, by another
+            # channel, must not come before that.
+            for key, _ in sorted(events, key=_descriptor):
+                key.data()
             now = time.monotonic()
             self._keep_time(now)
             self._clear(now)
-            ended = len(self._replies)
-            self._send()
-            failpoint("exit.after", ended)
 
     def _next_deadline(self) -> float:
         deadline = self._silent_at
@@ -181,47 +158,43 @@ class _Guard:
 
     # -- the worker -------------------------------------------------------------------------------------------------
 
-    def _take_requests(self) -> None:
-        try:
-            piece = self._worker.recv(READ_SIZE)
-        except BlockingIOError:
-            return
-        except OSError:
-            piece = b""
-        if not piece:
-            self._open = False
-            return
-        for payload in self._unpacker.feed(piece):
+    def _hear_worker(self) -> None:
+        for payload in self._worker.receive() or ():
             match decode_request(payload):
-                case Start(spec):
-                    self._start(spec)
-                case Stop(token, reason):
-                    if token in self._attempts:
-                        self._stop(self._attempts[token], Stopped(reason))
+                case Join():
+                    self._threads.add(Channel(self._worker.joined(), self._selector, self._hear_thread))
                 case Tick():
                     self._silent_at = time.monotonic() + self._patience
                 case Recycle():
                     self._recycle()
-                case Close():
-                    self._open = False
-                    return
+        if self._worker.hung_up:
+            self._open = False
 
-    def _reply(self, reply: Reply) -> None:
-        self._replies.append(pack(reply))
+    def _hear_thread(self, channel: Channel) -> None:
+        for payload in channel.receive() or ():
+            match decode_request(payload):
+                case Start(spec):
+                    self._start(spec, channel)
+                case Stop(token, reason):
+                    if token in self._attempts:
+                        self._stop(self._attempts[token], Stopped(reason))
+        if channel.hung_up:
+            self._desert(channel)
 
-    def _send(self) -> None:
-        """Send what came up in this turn at once: each waking of the worker costs more than a reply."""
-        if not self._replies and not self._outbox.rest:
-            return
-        waited = bool(self._outbox.rest)
-        waits = not self._outbox.send(self._worker, b"".join(self._replies))
-        self._replies.clear()
-        if waits != waited:
-            self._selector.modify(self._worker, _BOTH if waits else selectors.EVENT_READ, self)
+    def _desert(self, channel: Channel) -> None:
+        """Kill what came by a channel whose thread is gone: its worker takes it for lost, and it may soon be started
+        again. The worker sees that it is over when the channel is closed."""
+        deserted = [attempt for attempt in self._attempts.values() if attempt.channel is channel]
+        for attempt in deserted:
+            attempt.cause = attempt.cause or Stopped("interrupted")
+            self._signal(attempt.leader, signal.SIGKILL)
+        if not deserted:
+            channel.close()
+            self._threads.remove(channel)
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
-    def _start(self, spec: AttemptSpec) -> None:
+    def _start(self, spec: AttemptSpec, channel: Channel) -> None:
         failpoint("start.before")
         now = time.monotonic()
         if now - self._oom_read_at > 1.0:
@@ -234,9 +207,9 @@ class _Guard:
                 case PythonSpec() as body:
                     leader = self._child_for(spec, body)
         except CannotStart as exc:
-            self._reply(Over(Ended(token=spec.token, outcome=exc.outcome)))
+            channel.send(Over(Ended(token=spec.token, outcome=exc.outcome)))
             return
-        attempt = Attempt(spec, leader, now)
+        attempt = Attempt(spec, leader, channel, now)
         leader.attempt = attempt
         leader.stdout.file, leader.stderr.file = attempt.stdout, attempt.stderr
         self._attempts[spec.token] = attempt
@@ -277,9 +250,8 @@ class _Guard:
             except CannotStart:
                 ours.close()
                 raise
-        ours.setblocking(False)
-        child = WarmChild(*launched, sock=ours, definition=body.definition)
-        self._selector.register(ours, selectors.EVENT_READ, child)
+        child = WarmChild(*launched, definition=body.definition)
+        child.channel = Channel(ours, self._selector, lambda _: self._hear(child))
         self._enter(child)
         return child
 
@@ -316,7 +288,7 @@ class _Guard:
     def _enter(self, leader: Leader) -> None:
         self._leaders[leader.pid] = self._by_serial[leader.serial] = leader
         for pipe in (leader.stdout, leader.stderr):
-            self._selector.register(pipe.fd, selectors.EVENT_READ, pipe)
+            self._selector.register(pipe.fd, selectors.EVENT_READ, partial(self._pump, pipe))
             pipe.watched = True
 
     def _call(self, child: WarmChild, spec: AttemptSpec) -> None:
@@ -324,18 +296,18 @@ class _Guard:
         assert isinstance(body, PythonSpec)
         child.served += 1
         child.fit = child.served < body.max_runs
-        call = Call(
-            token=spec.token,
-            target=body.target,
-            dir=spec.dir,
-            pythonpath=body.pythonpath,
-            params=body.params,
-            run_env=spec.run_env,
-            result_max=body.result_max,
-            input=body.input,
+        child.channel.send(
+            Call(
+                token=spec.token,
+                target=body.target,
+                dir=spec.dir,
+                pythonpath=body.pythonpath,
+                params=body.params,
+                run_env=spec.run_env,
+                result_max=body.result_max,
+                input=body.input,
+            )
         )
-        if not child.outbox.send(child.socket, pack(call)):
-            self._selector.modify(child.socket, _BOTH, child)
         self._busiest = max(self._busiest, sum(isinstance(each.leader, WarmChild) for each in self._attempts.values()))
 
     # -- what leaders print and say ---------------------------------------------------------------------------------
@@ -354,20 +326,10 @@ class _Guard:
 
     def _hear(self, child: WarmChild) -> bool:
         """Take what a child says; False when there is nothing more to hear (now)."""
-        if child.hung_up:
+        if child.channel.hung_up:
             return False
-        if child.outbox.rest and child.outbox.send(child.socket, b""):
-            self._selector.modify(child.socket, selectors.EVENT_READ, child)
-        try:
-            piece = child.socket.recv(READ_SIZE)
-        except BlockingIOError:
-            return False
-        except OSError:
-            piece = b""
-        if not piece:
-            self._hang_up(child)  # it ends now, or the job closed the descriptor: either way its exit will tell
-            return False
-        for payload in child.unpacker.feed(piece):
+        messages = child.channel.receive()
+        for payload in messages or ():
             answer, attempt = decode_answer(payload), child.attempt
             if answer is None or answer.pid != child.pid or attempt is None or answer.token != attempt.spec.token:
                 continue
@@ -380,13 +342,13 @@ class _Guard:
                 # What it left in this process or below it must not outlive the attempt.
                 self._hang_up(child)
                 self._signal(child, signal.SIGKILL)
-        return True
+        if child.channel.hung_up:
+            child.fit = False  # it ends now, or the job closed the descriptor: either way its exit will tell
+        return messages is not None
 
     def _hang_up(self, child: WarmChild) -> None:
-        if not child.hung_up:
-            child.hung_up, child.fit = True, False
-            self._selector.unregister(child.socket)
-            child.socket.close()
+        child.fit = False
+        child.channel.close()
 
     # -- stopping ---------------------------------------------------------------------------------------------------
 
@@ -480,9 +442,11 @@ class _Guard:
         unclear = {attempt for pid in doomed for attempt in self._strays[pid]} if doomed else ()
         for attempt in [*self._ending]:
             leader = attempt.leader
-            still = not leader.gone and not (isinstance(leader, WarmChild) and leader.answered and not leader.hung_up)
+            answered = isinstance(leader, WarmChild) and leader.answered and not leader.channel.hung_up
+            still = not leader.gone and not answered
             if (not still and attempt not in unclear) or now >= attempt.given_up_at:
                 self._over(attempt)
+                failpoint("exit.after")
 
     def _find_strays(self) -> None:
         listed = self._children.listed()
@@ -534,7 +498,8 @@ class _Guard:
         with contextlib.suppress(OSError):
             os.unlink(spec.progress)  # how far it is means nothing any more
         assert attempt.outcome is not None
-        self._reply(
+        channel = attempt.channel
+        channel.send(
             Over(
                 Ended(
                     token=spec.token,
@@ -544,6 +509,8 @@ class _Guard:
                 )
             )
         )
+        if channel.hung_up:
+            self._desert(channel)
 
     def _rest(self, child: WarmChild) -> None:
         child.answered = False
@@ -574,10 +541,13 @@ class _Guard:
             if attempt.running:
                 self._ended(attempt, attempt.cause or self.last_words)
             self._over(attempt)
-        with contextlib.suppress(OSError):
-            self._worker.settimeout(1.0)
-            self._worker.sendall(self._outbox.rest + b"".join(self._replies))
-        self._worker.close()
+        deadline = time.monotonic() + LAST_WORDS_S
+        for channel in self._threads:
+            channel.finish(deadline)
+
+
+def _descriptor(event: tuple[selectors.SelectorKey, int]) -> int:
+    return event[0].fd
 
 
 def _make_folder(path: str) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
-
-import msgspec
 
 from hueyctl.model.outcome import AnyOutcome, Stopped, TimedOut
+from hueyctl.process.channel import Channel
 from hueyctl.process.output import CappedFile
 from hueyctl.process.spec import AttemptSpec
-from hueyctl.process.wire import Unpacker
 
 PIPE_MAX = 1024 * 1024  # /proc/sys/fs/pipe-max-size: no more can lie in a pipe
 _PIECE = 64 * 1024
@@ -46,9 +43,10 @@ class Pipe:
 class Attempt:
     """An attempt under way. Its life: running, then `outcome` is known, then (nothing of it is left) over."""
 
-    def __init__(self, spec: AttemptSpec, leader: Leader, now: float) -> None:
+    def __init__(self, spec: AttemptSpec, leader: Leader, channel: Channel, now: float) -> None:
         self.spec = spec
         self.leader = leader
+        self.channel = channel  # by which it came, and its end is told
         self.deadline = None if spec.timeout is None else now + spec.timeout
         self.cause: TimedOut | Stopped | None = None  # why it is being stopped
         self.kill_at: float | None = None
@@ -78,33 +76,11 @@ class Leader:
 class WarmChild(Leader):
     """A Python process that serves attempts of one definition, one at a time."""
 
-    def __init__(
-        self, pid: int, serial: int, stdout: int, stderr: int, *, sock: socket.socket, definition: str
-    ) -> None:
+    channel: Channel
+
+    def __init__(self, pid: int, serial: int, stdout: int, stderr: int, *, definition: str) -> None:
         super().__init__(pid, serial, stdout, stderr)
-        self.socket = sock
-        self.unpacker = Unpacker()
         self.definition = definition
-        self.outbox = Outbox()
         self.served = 0
         self.fit = True  # for another attempt
         self.answered = False  # the attempt under way
-        self.hung_up = False  # no word goes between us any more
-
-
-class Outbox(msgspec.Struct):
-    """Bytes that a socket hasn't taken yet."""
-
-    rest: bytes = b""
-
-    def send(self, sock: socket.socket, data: bytes) -> bool:
-        """Send what goes without waiting; True when nothing is left. A peer that is gone takes everything."""
-        data = self.rest + data if self.rest else data
-        try:
-            data = data[sock.send(data) :] if data else data
-        except BlockingIOError:
-            pass
-        except OSError:
-            data = b""
-        self.rest = data
-        return not data

@@ -9,17 +9,21 @@ import msgspec
 from hueyctl.model.outcome import AnyOutcome
 from hueyctl.process.spec import AttemptSpec, Ended, StopReason
 
-READ_SIZE = 256 * 1024
+READ_SIZE = 64 * 1024  # more would be mapped and unmapped at each call
+
+
+class Join(msgspec.Struct, frozen=True, tag="join"):
+    """The descriptor that comes along is the channel of one more of the worker's threads."""
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
-    """Start this attempt; an `Over` answers it."""
+    """Start this attempt; an `Over` answers it, by the same channel."""
 
     spec: AttemptSpec
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
-    """Stop the attempt of this token; one that has ended already is no error."""
+    """Stop the attempt of this token, which came by the same channel; one that has ended already is no error."""
 
     token: str
     reason: StopReason
@@ -33,11 +37,7 @@ class Recycle(msgspec.Struct, frozen=True, tag="recycle"):
     """Replace every warm child before its next attempt."""
 
 
-class Close(msgspec.Struct, frozen=True, tag="close"):
-    """Stop everything and end."""
-
-
-Request = Start | Stop | Tick | Recycle | Close
+Request = Join | Tick | Recycle | Start | Stop
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -67,7 +67,7 @@ def pack(message: Request | Reply | Call) -> bytes:
 
 
 class Unpacker:
-    """Cuts a stream into messages, given as bytes to `feed`; `decode_request` and `decode_reply` read them."""
+    """Cuts a stream into messages, given as bytes to `feed`; `decode_request` and `decode_over` read them."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -87,7 +87,7 @@ class Unpacker:
 
 
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
-_replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
+_overs: msgspec.json.Decoder[Over] = msgspec.json.Decoder(Over)
 
 
 def decode_request(payload: bytes) -> Request:
@@ -99,13 +99,13 @@ def decode_request(payload: bytes) -> Request:
         return request
 
 
-def decode_reply(payload: bytes) -> Reply:
+def decode_over(payload: bytes) -> Over:
     """What the guard answered."""
     try:
-        return _replies.decode(payload)
+        return _overs.decode(payload)
     except msgspec.DecodeError:
-        reply: Reply = msgspec.convert(json.loads(payload), Reply)
-        return reply
+        over: Over = msgspec.convert(json.loads(payload), Over)
+        return over
 
 
 class Call(msgspec.Struct, frozen=True):

@@ -279,7 +279,7 @@ def test_what_is_asked_of_a_dead_guard_is_made_by_its_successor(tmp_path: Path) 
 
 def test_a_guards_last_words_wait_for_its_successor_too(tmp_path: Path) -> None:
     """What was told at once had its next attempt asked of the guard that was about to end."""
-    silent, next_one = Guarded(tmp_path / "silent", lease_s=0.9), Guarded(tmp_path / "next")
+    next_one, silent = Guarded(tmp_path / "next"), Guarded(tmp_path / "silent", lease_s=0.9)
     under_way = silent.begin(silent.command("sleep", "300"))
     told_at: list[bool] = []
 
