@@ -46,6 +46,7 @@ class _Entry:
         self.cursor = cursor
         self.next = self.times.after(cursor)
         self.paused: Sequence[PausedTime] = ()
+        self.behind = False  # several slots are due at once
         self.oldest_caught_up: datetime | None = None  # of the slots that are late now, where all are to be fired
         self.foreign = False  # the store has another definition of it, and that was said
 
@@ -114,7 +115,7 @@ class Scheduler:
         for entry, reached, count in taken:
             entry.advance(reached)
             if reached == now:
-                entry.oldest_caught_up = None
+                entry.behind, entry.oldest_caught_up = False, None
             self._report(entry, list(islice(fired, count)))
         self._find_next()
         return any(
@@ -129,6 +130,7 @@ class Scheduler:
         entry.paused = store.paused_times(entry.schedule.name)
         slots = list(islice(entry.due(entry.cursor, now), CHUNK + 1))
         more = len(slots) > CHUNK
+        entry.behind |= len(slots) > 1
         firings = [self._firing(entry, slot, not more and slot == slots[-1], now) for slot in slots[:CHUNK]]
         return firings, slots[CHUNK - 1] if more else now
 
@@ -140,15 +142,16 @@ class Scheduler:
                 run = self._run(entry, slot, now)
             except HueyctlError as exc:
                 missed = exc.message
+        schedule = entry.schedule
         # Who wants all of them wants none to be in the way of the next: as in a backfill they go one by one.
-        one_by_one = entry.oldest_caught_up is not None and entry.schedule.overlap != "allow"
+        made_up_for = schedule.catch_up == "all" and (entry.behind or entry.oldest_caught_up is not None)
         return Firing(
-            schedule=entry.schedule.name,
+            schedule=schedule.name,
             definition=entry.definition,
             slot=slot,
             run=run,
-            job=entry.schedule.target,
-            overlap="line" if one_by_one else entry.schedule.overlap,
+            job=schedule.target,
+            overlap="line" if made_up_for and schedule.overlap != "allow" else schedule.overlap,
             reason=missed,
         )
 

@@ -165,6 +165,17 @@ def test_where_all_are_caught_up_with_none_is_in_the_way_of_another(play: Play, 
     play.wakes(worker, START + 40 * MINUTE)
     later = [] if overlap == "replace" else ["12:40:00"]
     assert [slot for slot, _ in play.events("skipped")] == later
+    play.wakes(worker, START + 55 * MINUTE)
+    assert play.fired()[-1] == ("12:50:00", "catch_up")  # alone, and late
+    assert [slot for slot, _ in play.events("skipped")] == later
+
+
+def test_nor_within_the_grace_where_a_worker_was_away_for_some_slots(play: Play) -> None:
+    worker = play.worker(every(10 * SECOND, catch_up="all", overlap="skip"))
+    play.wakes(worker, START + 30 * SECOND)
+    assert [slot for slot, _ in play.fired()] == ["12:00:10", "12:00:20", "12:00:30"]
+    play.wakes(worker, START + 40 * SECOND)
+    assert [slot for slot, _ in play.events("skipped")] == ["12:00:40"]
 
 
 def test_no_more_than_the_newest_catch_up_max_are_caught_up_with(play: Play) -> None:
