@@ -145,6 +145,22 @@ def test_a_worker_waits_for_space_with_what_it_has_finished(project: Project, di
     assert sorted(marks) == ["1 ended", "1 started", "2 ended", "2 started", "3", "4"]
 
 
+@pytest.mark.parametrize(("point", "hit"), [("claim.after", 1), ("renew.after", 4)])
+def test_a_worker_whose_disk_fails_ends_and_what_it_ran_runs_again(project: Project, point: str, hit: int) -> None:
+    """In whichever thread: one that went on would keep runs that it doesn't perform."""
+    project.write(JOBS)
+    run = project.enqueue("gate")
+    worker = project.start(env={"HUEYCTL_FAILPOINTS": f"{point}=error@{hit}"})
+    assert worker.ended() == 4, worker.log
+    assert f"the disk failed (Input/output error, failpoint {point})" in worker.log
+    assert "Traceback" not in worker.log
+    (project.dir / "go").touch()
+    project.burst()
+    found = project.run(run)
+    assert (found["state"], found["losses"]) == ("succeeded", found["attempt"] - 1)
+    assert found["attempt"] == 2 or point == "renew.after", "on a busy machine it may come before the claim"
+
+
 def test_a_store_that_another_process_keeps_locked_is_waited_for(project: Project) -> None:
     """For several leases: nothing is rescued, killed, or lost; who types is told after five seconds."""
     project.write(JOBS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sqlite3
@@ -167,15 +168,20 @@ def test_a_network_file_system_is_refused(project: Project) -> None:
     nfs = f"2 1 0:9 / {project.dir} rw - nfs4 nas:/x rw"
     mounts = project.file("mountinfo", f"1 0 8:1 / / rw - ext4 /dev/sda rw\n{nfs}\n")
     inside = f"mount -t tmpfs none /proc && mkdir /proc/self && cp '{mounts}' /proc/self/mountinfo && exec \"$@\""
+
+    def typed(*words: str) -> subprocess.CompletedProcess[bytes]:
+        argv = [*namespace, "sh", "-c", inside, "sh", str(project.command), *words]
+        return subprocess.run(argv, cwd=project.dir, env=project.env, capture_output=True, check=False)
+
     for words in (["enqueue", "mark"], ["worker", "start", "--burst"]):
-        done = subprocess.run(
-            [*namespace, "sh", "-c", inside, "sh", str(project.command), *words],
-            cwd=project.dir,
-            env=project.env,
-            capture_output=True,
-            check=False,
-        )
+        done = typed(*words)
         assert (done.returncode, done.stdout) == (4, b""), done
         assert b"network file system (nfs4)" in done.stderr
         assert b"HUEYCTL_STORE" in done.stderr
     assert not project.store.exists()
+    done = typed("doctor", "--json")
+    assert done.returncode == 1, done
+    (found,) = (each for each in json.loads(done.stdout)["checks"] if each["name"] == "file-system")
+    assert found["state"] == "problem"
+    assert "network file system (nfs4)" in found["found"]
+    assert "HUEYCTL_STORE" in found["hint"]
