@@ -74,30 +74,41 @@ def handed_out(session: Session, run: Run) -> bytes | None:
 
 def public_pipeline(project: Project, pipeline: Pipeline) -> dict[str, Any]:
     """A definition as JSON-ready values, secret parameters masked."""
-
-    def nested(steps: Sequence[Any]) -> list[Any]:
-        return [
-            {"job": each.job, "params": _given(project, each)} if isinstance(each, Step) else nested(each)
-            for each in steps
-        ]
-
     return {
         "name": pipeline.name,
         "description": pipeline.description,
         "params": public_params(pipeline.params),
-        "steps": nested(pipeline.steps),
+        "steps": _public_steps(project, pipeline.steps),
     }
 
 
-def in_words(steps: Sequence[Any]) -> str:
+def in_words(steps: Sequence[Any], between: str = " → ") -> str:
     """Steps on one line: `fetch → (check | transform → shrink) → store`."""
-    return " → ".join(each.job if isinstance(each, Step) else f"({_side_by_side(each)})" for each in steps)
+    words = []
+    # Loops, for a comprehension takes a second frame per level, and a file may nest lists as deep as frames go.
+    for each in steps:
+        if isinstance(each, Step):
+            words.append(each.job)
+        elif between == _ASIDE:
+            words.append(in_words(each))
+        else:
+            words.append(f"({in_words(each, _ASIDE)})")
+    return between.join(words)
+
+
+_ASIDE = " | "
+
+
+def _public_steps(project: Project, steps: Sequence[Any]) -> list[Any]:
+    found: list[Any] = []
+    for each in steps:
+        if isinstance(each, Step):
+            found.append({"job": each.job, "params": _given(project, each)})
+        else:
+            found.append(_public_steps(project, each))
+    return found
 
 
 def _given(project: Project, step: Step) -> dict[str, Any]:
     job = project.jobs.get(step.job)
     return masked(step.params, secrets_of(job) if job else ())
-
-
-def _side_by_side(branches: Sequence[Any]) -> str:
-    return " | ".join(each.job if isinstance(each, Step) else in_words(each) for each in branches)

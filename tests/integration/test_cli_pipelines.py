@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from datetime import UTC, datetime
@@ -269,6 +270,18 @@ def test_a_definition_is_inspected_listed_checked_and_drawn(shell: Shell) -> Non
     assert (found["pipeline"], [run["id"] for run in found["runs"]]) == (etl, [id])
     assert [each["name"] for each in found["schedules"]] == ["etl"]
     assert id[:8] in shell.type("inspect", "etl").out
+
+
+@pytest.mark.parametrize("words", [["jobs"], ["enqueue", "p"], ["graph", "p"]])
+def test_lists_may_be_nested_as_deep_as_a_file_can_be_read(shell: Shell, words: list[str]) -> None:
+    deep = '["check", ' * 480 + '"check"' + "]" * 480
+    shell.write(f'[jobs.check]\nscript = "true"\n[pipelines.p]\nsteps = {deep}\n')
+    process = shell.spawn(*words, "--json")
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    if words[0] == "graph":
+        steps = json.loads(out)["graph"]["steps"]
+        assert (len(steps), len({tuple(step["after"]) for step in steps})) == (481, 241)
 
 
 def test_a_run_of_a_pipeline_is_drawn_although_the_definition_has_gone_or_changed(shell: Shell) -> None:
