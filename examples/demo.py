@@ -85,6 +85,15 @@ def play(session: Session, site: str, work: Path) -> None:
     flaky = session.run("last")
     session.check("flaky succeeded at its third attempt", (flaky["state"], flaky["attempt"]) == ("succeeded", 3))
 
+    session.say("A pipeline: a page is fetched, two steps work on it side by side, and the last one gets both results.")
+    session.type("graph", "survey")
+    session.type("enqueue", "survey", f"url={site}/examples/page.html", f"out={work}/survey", "--wait")
+    session.type("inspect", "last")
+    session.type("result", "last")
+    survey = session.run("last")
+    words, packed = json.loads(survey["result"])
+    session.check("both results came together", words["words"] > 0 and packed.startswith("packed examples"))
+
     session.say("A slow one, looked at while it runs, and stopped:")
     slow = session.enqueue("slow", "steps=300")
     session.until("slow is under way", lambda: "counting" in session.ask("inspect", slow))

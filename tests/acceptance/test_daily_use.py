@@ -46,7 +46,7 @@ def test_three_commands_are_all_that_a_user_needs(example: Project) -> None:
 
 def test_every_job_of_the_example_runs_without_parameters(example: Project) -> None:
     names = [job["name"] for job in example.cli("jobs", "--json").json["jobs"]]
-    assert set(names) == {"fetch", "words", "archive", "flaky", "slow", "heartbeat"}
+    assert set(names) == {"fetch", "words", "archive", "flaky", "slow", "heartbeat", "report"}
     runs = {name: example.enqueue(name) for name in names if name != "slow"}
     runs["slow"] = example.enqueue("slow", "steps=1")
     with example.worker():
@@ -54,6 +54,14 @@ def test_every_job_of_the_example_runs_without_parameters(example: Project) -> N
             example.reaches(run, "succeeded")
     assert example.run(runs["flaky"])["attempt"] == 3
     assert example.run(runs["words"])["result"]["words"] > 0
+
+
+def test_the_pipeline_of_the_example_hands_its_results_on(example: Project) -> None:
+    with example.worker():
+        example.cli("enqueue", "survey", "out=build/s", "--wait")
+    words, packed = json.loads((example.dir / "build" / "s.json").read_text())
+    assert words["words"] > 0
+    assert packed.startswith("packed examples: ")
 
 
 def test_check_finds_nothing_wrong_with_the_example(example: Project) -> None:
@@ -96,6 +104,7 @@ def test_the_demo_plays_to_its_end(installed: Path, tmp_path: Path) -> None:
     assert "revoked" in done.stdout
     assert "2027-03-28T03:00:00+02:00  moved by the clock change" in done.stdout
     assert "by schedule heartbeat" in done.stdout
+    assert "├─" in done.stdout
 
 
 def test_the_example_has_a_heartbeat_a_night_in_a_time_zone_and_a_single_time(example: Project) -> None:
