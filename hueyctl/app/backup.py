@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hueyctl.app.session import Session
@@ -20,4 +21,6 @@ def back_up(session: Session, file: Path, *, replace: bool = False) -> Backup:
         StoreDamaged: the store is damaged; no copy is kept.
         StoreError: the store can't be read.
     """
-    return copy_store(session.place.store, Path(os.path.abspath(file)), replace=replace)
+    return copy_store(
+        session.place.store, Path(os.path.abspath(file)), replace=replace, by=session.by, now=datetime.now(UTC)
+    )

@@ -41,6 +41,7 @@ class EventType(StrEnum):
     PAUSED = "paused"
     RESUMED = "resumed"
     RELOADED = "reloaded"
+    BACKUP = "backup"
     WORKER_ONLINE = "worker-online"
     WORKER_OFFLINE = "worker-offline"
 

@@ -16,19 +16,24 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from hueyctl.errors import Refused, StoreDamaged
+from hueyctl.model.event import EventType
 from hueyctl.storage.database import Database, quoted_path
 from hueyctl.storage.opening import open_as_it_is
+from hueyctl.storage.rows import micros, utf8
 
 # What is copied between two looks at signals: a few milliseconds' worth.
 STEP_PAGES: Final = 2_000
-# Followers resume behind the last event that they saw; what the store wrote after the copy was made is among it.
+# Followers resume behind the last event that they saw; what the store wrote after the copy was made is among it. So the
+# copy's own next event, which says that it is one, leaves room for those.
 SEQ_JUMP: Final = 1_000_000
+COPIED: Final = "INSERT INTO events (seq, time, type, by) VALUES (?, ?, ?, ?)"
 SIDE_FILES: Final = ("-wal", "-shm", "-journal")
 
 
@@ -41,7 +46,7 @@ class Backup(msgspec.Struct, frozen=True, kw_only=True):
     last_seq: int
 
 
-def back_up(path: Path, target: Path, *, replace: bool) -> Backup:
+def back_up(path: Path, target: Path, *, replace: bool, by: str, now: datetime) -> Backup:
     """Copy the store at `path` to `target` (both absolute), over what is there if `replace`.
 
     One read transaction is open meanwhile: nobody waits for it, but the store's log can't be shortened under it.
@@ -54,7 +59,7 @@ def back_up(path: Path, target: Path, *, replace: bool) -> Backup:
     _check_target(path, target, replace=replace)
     with closing(open_as_it_is(path)) as database, _beside(target) as new:
         _copy(database, new, target)
-        found = _finish(new, path, target)
+        found = _finish(new, path, target, by=by, now=now)
         _check_target(path, target, replace=replace)
         _put(new, target)
     return found
@@ -113,15 +118,14 @@ def _copy(database: Database, new: Path, target: Path) -> None:
                 raise _told(exc, database, target) from exc
 
 
-def _finish(new: Path, path: Path, target: Path) -> Backup:
+def _finish(new: Path, path: Path, target: Path, *, by: str, now: datetime) -> Backup:
     """Make of a copied file one that stands alone, check it, and have it on the disk."""
     try:
         with closing(_connect(new, "mode=rw")) as copy:
             copy.execute("PRAGMA journal_mode = DELETE").fetchall()
             runs = copy.execute("SELECT count(*) FROM runs").fetchone()[0]
-            last = copy.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
-            if last is not None:
-                copy.execute("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events'", (SEQ_JUMP,))
+            last = copy.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
+            copy.execute(COPIED, (last + SEQ_JUMP, micros(now), EventType.BACKUP.value, utf8(by)))
         # Read afresh, and not from what the connection that wrote it remembers.
         with closing(_connect(new, "mode=ro&immutable=1")) as copy:
             wrong = [row[0] for row in copy.execute("PRAGMA quick_check(1)").fetchall()]
@@ -134,7 +138,7 @@ def _finish(new: Path, path: Path, target: Path) -> Backup:
             f"{path} is damaged, and so was its copy, which is not kept: {wrong[0]}",
             hint="`hueyctl doctor --full` says how far; keep the file with its -wal, and the backups that you have",
         )
-    return Backup(file=target, size=os.stat(new).st_size, runs=runs, last_seq=last[0] if last else 0)
+    return Backup(file=target, size=os.stat(new).st_size, runs=runs, last_seq=last)
 
 
 def _put(new: Path, target: Path) -> None:

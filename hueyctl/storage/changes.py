@@ -36,6 +36,11 @@ INSERT INTO runs (n, id, state, job, queue, priority, enqueued_at, due_at, expir
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
+# The number of the newest run, or of one that is gone and has left its events: those must not become another's.
+LAST_N: Final = """
+SELECT max(coalesce((SELECT max(n) FROM runs), 0), coalesce((SELECT max(n) FROM events WHERE n IS NOT NULL), 0))
+"""
+
 BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE id = ?"
 
 # The literals are those of the index runs_unique: without them it isn't used.
@@ -198,7 +203,7 @@ class _Intake:
 
     def __init__(self, database: Database, now: datetime, log: Log) -> None:
         self._database, self._now, self._log = database, now, log
-        found = database.one("SELECT seq FROM sqlite_sequence WHERE name = 'runs'")
+        found = database.one(LAST_N)
         self._n = found[0] if found else 0
         self._rows: list[Row] = []
         self._events: list[Row] = []

@@ -117,8 +117,8 @@ def last_events(database: Database, where: EventFilter, *, limit: int) -> list[E
 
 def last_seq(database: Database) -> int:
     """`Store.last_seq`."""
-    row = database.one("SELECT seq FROM sqlite_sequence WHERE name = 'events'")
-    return row[0] if row else 0
+    row = database.one("SELECT max(seq) FROM events")
+    return row[0] or 0 if row else 0
 
 
 def lines(database: Database) -> list[Line]:

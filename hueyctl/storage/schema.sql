@@ -7,10 +7,10 @@ CREATE TABLE meta (
     value ANY
 ) STRICT, WITHOUT ROWID;
 
--- A run: one enqueued instance of a job. `n` is the order of acceptance, and never used twice.
+-- A run: one enqueued instance of a job. `n` is the order of acceptance; no other run gets it while an event has it.
 -- What is long comes last, so that reading the rest of a row never follows it.
 CREATE TABLE runs (
-    n              INTEGER PRIMARY KEY AUTOINCREMENT,
+    n              INTEGER PRIMARY KEY,
     id             TEXT    NOT NULL UNIQUE,
     state          TEXT    NOT NULL,
     job            TEXT    NOT NULL,
@@ -100,10 +100,11 @@ CREATE TABLE lines (
     PRIMARY KEY (queue, job, state)
 ) STRICT, WITHOUT ROWID;
 
--- The event log. AUTOINCREMENT: `seq` only grows, also when the newest events have been pruned.
+-- The event log. `seq` only grows: the newest event is never pruned. (AUTOINCREMENT would say the same, with a table of
+-- its own that every inserted row looks up and writes: a tenth of each claim and settlement.)
 -- An event outlives its run: it keeps the run's id, and `n` is for finding it.
 CREATE TABLE events (
-    seq      INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq      INTEGER PRIMARY KEY,
     time     INTEGER NOT NULL,
     type     TEXT    NOT NULL,
     state    TEXT,

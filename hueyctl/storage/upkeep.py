@@ -52,7 +52,10 @@ PRUNE_PIPELINE: Final = "DELETE FROM runs WHERE pipeline = ? AND pipeline IS NOT
 # it: waiting for its time, with all that is behind it, would let the log grow for years.
 OLDEST_EVENTS: Final = "SELECT seq, time FROM events ORDER BY seq LIMIT ?"
 NEXT_IN_TIME: Final = "SELECT time FROM events WHERE seq > ? AND time <= ? ORDER BY seq LIMIT 1"
-PRUNE_EVENTS: Final = "DELETE FROM events WHERE seq <= ? AND (time < ? OR time > ?)"
+# The newest stays: the next one's number must be above all that were ever given out.
+PRUNE_EVENTS: Final = """
+DELETE FROM events WHERE seq <= ? AND (time < ? OR time > ?) AND seq < (SELECT max(seq) FROM events)
+"""
 
 PRUNABLE_RUNS: Final = f"""
 SELECT coalesce(sum(CASE WHEN pipeline IS NULL THEN 1 ELSE (
@@ -60,7 +63,7 @@ SELECT coalesce(sum(CASE WHEN pipeline IS NULL THEN 1 ELSE (
 ) END), 0) FROM runs WHERE {_PRUNABLE}
 """
 
-PRUNABLE_EVENTS: Final = "SELECT count(*) FROM events WHERE time < ?"
+PRUNABLE_EVENTS: Final = "SELECT count(*) FROM events WHERE time < ? AND seq < (SELECT max(seq) FROM events)"
 
 # A slot that is gone can't come back: `last_slot` is above it.
 PRUNE_SLOTS: Final = """

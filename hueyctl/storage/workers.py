@@ -45,11 +45,13 @@ def register(database: Database, worker: Worker, now: datetime) -> None:
     log = Log(micros(now), worker.id)
     facts = {"host": worker.host, "pid": worker.pid, "version": worker.version, "file": worker.file}
     with database.write(durable=True):
-        _notice_boot(database, now)
+        unclean = _unclean_boot(database, now)
         known = database.one("SELECT 1 FROM workers WHERE id = ?", worker.id) is not None
         database.run(REGISTER, *worker_row(worker))
         log.other(EventType.RELOADED if known else EventType.WORKER_ONLINE, worker=worker.id, data=facts)
         log.write(database)
+        if unclean:
+            database.run("UPDATE events SET seq = seq + ? WHERE seq = (SELECT max(seq) FROM events)", SEQ_JUMP)
 
 
 def careful_until(database: Database) -> datetime | None:
@@ -124,9 +126,9 @@ def _take_out(
     return [run_from(row) for row in rows if row]
 
 
-def _notice_boot(database: Database, now: datetime) -> None:
+def _unclean_boot(database: Database, now: datetime) -> bool:
     """Compare the machine's boot with that of the last worker; workers that are left of an earlier one say that the
-    machine went down under them."""
+    machine went down under them. True, once for each boot: it did."""
     boot = boot_id()
     last = database.one("SELECT value FROM meta WHERE key = 'boot'")
     if boot is not None and (last is None or last[0] != boot):
@@ -134,7 +136,8 @@ def _notice_boot(database: Database, now: datetime) -> None:
         if last is not None and database.one("SELECT 1 FROM workers"):
             until = micros(now + CAREFUL_FOR)
             database.run("INSERT OR REPLACE INTO meta VALUES ('careful_until', ?)", until)
-            database.run("UPDATE sqlite_sequence SET seq = seq + ? WHERE name = 'events'", SEQ_JUMP)
+            return True
+    return False
 
 
 def boot_id() -> str | None:
