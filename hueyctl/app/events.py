@@ -48,11 +48,16 @@ def events_after(
         left = None if left is None else left - len(page)
 
 
-def follow(session: Session, where: EventFilter, *, after: int | None, last: int) -> Iterator[list[Event]]:
+def follow(
+    session: Session, where: EventFilter, *, after: int | None, last: int, output: int | None = None
+) -> Iterator[list[Event]]:
     """First what matches after `after` (None: the last `last`), then each event as it happens, for ever.
 
     Reads page by page and keeps no transaction open, so that it neither stops the store's upkeep nor is disturbed by
     it; pruned events are passed over, since seq only grows. Waits for the store where there is none yet.
+
+    Raises:
+        BrokenPipeError: nobody reads the descriptor `output` any more.
     """
     store = None
     while store is None:
@@ -62,7 +67,7 @@ def follow(session: Session, where: EventFilter, *, after: int | None, last: int
             after = 0 if after is None else after  # all that a new store gets is new
             time.sleep(BACKSTOP_S / 5)
     masks = _Masks(session)
-    with Watch(session) as watch:
+    with Watch(session, output=output) as watch:
         if after is None:
             after = store.last_seq()
             first = [event for event in store.last_events(where, limit=last) if event.seq <= after] if last else []

@@ -55,16 +55,23 @@ def read_logs(
 
 
 def follow_logs(
-    session: Session, run: Run, *, attempt: int | None, streams: tuple[Stream, ...] = BOTH, last: int | None = None
+    session: Session,
+    run: Run,
+    *,
+    attempt: int | None,
+    streams: tuple[Stream, ...] = BOTH,
+    last: int | None = None,
+    output: int | None = None,
 ) -> Iterator[Chunk]:
     """The same, and then what comes, until the run has ended (or the attempt that was named).
 
     Raises:
         NotFound: the run had no such attempt.
+        BrokenPipeError: nobody reads the descriptor `output` any more.
     """
     number = _attempt(run, attempt)
     mask, store = session.mask(run), session.reader()
-    with Watch(session) as watch:
+    with Watch(session, output=output) as watch:
         pipes = _pipes(session, run, number, streams, mask)
         if last is not None:
             for pipe in pipes:

@@ -13,13 +13,20 @@ BACKSTOP_S = 0.5
 
 
 class Watch:
-    """Listens to the bell of a session's store. Made before the first look, it misses nothing after it."""
+    """Listens to the bell of a session's store. Made before the first look, it misses nothing after it.
 
-    def __init__(self, session: Session) -> None:
+    With `output`, the descriptor that what is found goes to, a wait ends as soon as nobody reads that any more:
+    `hueyctl events -f | head -1` is over when head is, not at the next event.
+    """
+
+    def __init__(self, session: Session, *, output: int | None = None) -> None:
         self._session = session
         self._bell = Bell(session.place.bell)
         self._poll = select.poll()
         self._poll.register(self._bell.fileno(), select.POLLIN)
+        self._output = output
+        if output is not None:
+            self._poll.register(output, 0)  # errors alone
         # A store that may only be read has no place for our socket: then it is looked at more often.
         self._backstop_s = BACKSTOP_S if self._bell.rings else BACKSTOP_S / 4
 
@@ -33,6 +40,7 @@ class Watch:
         """Sleep until the bell rings or the backstop's time has passed; False once `deadline` (monotonic) has.
 
         Raises:
+            BrokenPipeError: nobody reads the output any more.
             StoreReplaced: the store was deleted, moved or replaced meanwhile; nothing more would come of it.
         """
         pause = self._backstop_s if backstop_s is None else min(backstop_s, self._backstop_s)
@@ -42,7 +50,10 @@ class Watch:
                 return False
             pause = min(pause, left)
         # Rounded up: a pause of 0.4 ms that becomes 0 would spin.
-        if self._poll.poll(int(pause * 1000) + 1):
+        heard = self._poll.poll(int(pause * 1000) + 1)
+        if any(fd == self._output for fd, _ in heard):
+            raise BrokenPipeError
+        if heard:
             self._bell.drain()
         self._session.reader().changed()
         return True

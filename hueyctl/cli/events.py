@@ -17,7 +17,7 @@ from hueyctl.app.session import Session
 from hueyctl.app.why import brief
 from hueyctl.cli.answer import Answer, Lines
 from hueyctl.cli.options import JobName, Since, Until, instant
-from hueyctl.cli.settings import settings
+from hueyctl.cli.settings import settings, stdout_fd
 from hueyctl.cli.words import as_text, short
 from hueyctl.errors import UsageError
 from hueyctl.model.event import Event, EventType
@@ -80,7 +80,7 @@ def events(
 def _follow(session: Session, where: EventFilter, after: int | None, last: int, *, fresh: bool) -> Iterator[Answer]:
     if fresh:
         yield Answer(notes=[f"there is no store yet; waiting for {session.place.store}"])
-    for page in follow_events(session, where, after=after, last=last):
+    for page in follow_events(session, where, after=after, last=last, output=stdout_fd()):
         yield _answer(page)
 
 

@@ -178,7 +178,7 @@ def _show_version(wanted: bool) -> bool:
 Version = Annotated[bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)]
 
 
-def _hueyctl(file: File = None, version: Version = False, debug: Debug = False) -> None:
+def _hueyctl(file: File = None, version: Version = False, json: Json = False, debug: Debug = False) -> None:
     """A durable job runner on Huey, declared in one file: jobs.toml.
 
     hueyctl worker start runs the jobs; hueyctl enqueue NAME gives it one to run; hueyctl events --follow shows what

@@ -18,7 +18,7 @@ from hueyctl.app.wait import failure
 from hueyctl.app.wait import wait as wait_for
 from hueyctl.cli.answer import Answer, Line, Raw, Table
 from hueyctl.cli.options import JobName, Limit, OneRun, Runs, Since, States, Until, instant, timeout
-from hueyctl.cli.settings import settings
+from hueyctl.cli.settings import settings, stdout_fd
 from hueyctl.cli.words import age, short, took
 from hueyctl.errors import UsageError
 from hueyctl.model.run import TERMINAL, Run
@@ -107,8 +107,9 @@ def logs(
     streams: tuple[Stream, ...] = BOTH if stdout == stderr else (("stdout",) if stdout else ("stderr",))
 
     def chunks(of: Run) -> Iterator[Chunk]:
-        read = follow_logs if follow else read_logs
-        return read(session, of, attempt=attempt, streams=streams, last=limit)
+        if follow:
+            return follow_logs(session, of, attempt=attempt, streams=streams, last=limit, output=stdout_fd())
+        return read_logs(session, of, attempt=attempt, streams=streams, last=limit)
 
     if found.is_pipeline and attempt is not None:
         raise UsageError(

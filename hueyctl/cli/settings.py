@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,14 @@ class Settings:
 
 
 settings = Settings()
+
+
+def stdout_fd() -> int | None:
+    """The descriptor that answers go to, for a follower that ends with its reader; None where there is none."""
+    try:
+        return sys.stdout.fileno()
+    except OSError:
+        return None
 
 
 def remember_file(value: str | None) -> str | None:

@@ -232,9 +232,24 @@ def test_a_follower_whose_reader_has_gone_ends_and_leaves_no_bell(shell: Shell) 
     assert following.stdout
     eventually(lambda: list(shell.place.bell.iterdir()))
     following.stdout.close()
-    shell.enqueue("fetch")
-    assert following.wait(20) == 0
+    assert following.wait(20) == 0, "and not at the next event, which may be tomorrow"
     assert list(shell.place.bell.iterdir()) == []
+
+
+def test_a_follower_of_logs_ends_with_its_reader_too(shell: Shell) -> None:
+    shell.enqueue("fetch")
+    (claim,) = shell.claim("fetch")
+    shell.print_output(claim.run.id, 1, stdout=b"one\n")
+    following = shell.spawn("logs", "last", "-f")
+    assert following.stdout
+    assert following.stdout.readline() == b"one\n"
+    following.stdout.close()
+    assert following.wait(20) == 0
+
+
+def test_what_every_command_takes_may_stand_before_it(shell: Shell) -> None:
+    assert shell.type("--json", "jobs").json == shell.type("jobs", "--json").json
+    assert shell.type("--json", "--file", "jobs.toml", "nosuch", code=2).error["code"] == "usage"
 
 
 def test_ctrl_c_on_a_follower_is_130_and_silent(shell: Shell) -> None:
