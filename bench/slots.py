@@ -29,10 +29,12 @@ def main(hueyctl: str, count: int) -> None:
 
     cli("worker", "start", "--detach")
     try:
-        time.sleep(count + 1)  # nothing is asked meanwhile: the machine is idle
+        time.sleep(count + 3)  # nothing is asked meanwhile: the machine is idle
     finally:
         cli("worker", "stop")
     runs = json.loads(cli("runs", "--schedule", "tick", "--json", "-n", str(2 * count)))["runs"]
+    # The oldest last. At the first of them the worker was still starting.
+    runs = runs[-1 - count : -1]
     if len(runs) < count or any(run["state"] != "succeeded" for run in runs):
         sys.exit(f"expected {count} slots whose runs succeeded, got {[run['state'] for run in runs]}")
     for run in reversed(runs):
