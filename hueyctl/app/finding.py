@@ -54,6 +54,19 @@ def find_runs(session: Session, texts: Sequence[str]) -> list[Run]:
     return list({run.id: run for run in (find_run(session, text) for text in texts)}.values())
 
 
+def find_pipeline(session: Session, text: str) -> Run:
+    """The run of a pipeline that `text` means, itself or by a step of it.
+
+    Raises:
+        NotFound, UsageError: as `find_run`; or the run that is meant is neither.
+    """
+    run = find_run(session, text)
+    whole = run if run.pipeline is None else session.reader().get(run.pipeline)
+    if whole is None or not whole.is_pipeline:
+        raise NotFound(f"run {run.id[:8]} of {run.job} is no pipeline's", hint=f"`hueyctl inspect {run.id[:8]}`")
+    return whole
+
+
 def select_runs(session: Session, where: RunFilter) -> Iterator[list[Run]]:
     """All runs that match, newest first, in pages: what is done to one page doesn't disturb the next.
 

@@ -8,12 +8,12 @@ from typing import Literal
 
 import msgspec
 
-from hueyctl.app.pipelines import handed_out
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
 from hueyctl.app.watch import Watch
 from hueyctl.errors import NotFound, Refused
+from hueyctl.model.handover import as_bytes
 from hueyctl.model.mask import Mask, MaskedStream
 from hueyctl.model.run import TERMINAL, Run, RunState
 from hueyctl.process.output import OutputReader, tail_lines
@@ -96,7 +96,8 @@ def follow_logs(
 
 
 def read_result(session: Session, run: Run) -> tuple[PublicRun, bytes | None]:
-    """A succeeded run and its result as it was printed or returned, secrets masked (None: it has none).
+    """A succeeded run and its result as it was printed or returned, secrets masked (None: it has none). That of a
+    pipeline is its last step's; where several end it, a JSON list.
 
     Raises:
         Refused: it has not ended, or its result could not be kept.
@@ -110,9 +111,12 @@ def read_result(session: Session, run: Run) -> tuple[PublicRun, bytes | None]:
     session.make_durable()
     if shown.result_error:
         raise Refused(f"run {run.id[:8]}: {shown.result_error}", hint=f"hueyctl logs {run.id[:8]}")
+    result = run.result
     if run.is_pipeline:
-        return shown, handed_out(session, run)
-    return shown, None if run.result is None else session.mask(run).whole(run.result)
+        inputs = session.reader().inputs(run)
+        only = len(inputs) == 1 and inputs[0]
+        result = only.result if only else as_bytes(inputs, session.project.jobs)
+    return shown, None if result is None else session.mask(run).whole(result)
 
 
 class _Pipe:

@@ -10,9 +10,7 @@ import msgspec
 from hueyctl.app.detail import public_params
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
-from hueyctl.errors import NotFound
 from hueyctl.model.definition import Pipeline, Project, Step
-from hueyctl.model.handover import as_bytes
 from hueyctl.model.order import secrets_of
 from hueyctl.model.params import masked
 from hueyctl.model.pipeline import laid_out
@@ -53,23 +51,6 @@ def defined_graph(project: Project, pipeline: Pipeline) -> Graph:
         for position, each in enumerate(laid_out(pipeline.steps))
     ]
     return Graph(pipeline=pipeline.name, run=None, steps=steps)
-
-
-def whole_of(session: Session, run: Run) -> Run:
-    """The pipeline's run that this run is, or is a step of; raises NotFound where it is neither."""
-    whole = run if run.pipeline is None else session.reader().get(run.pipeline)
-    if whole is None or not whole.is_pipeline:
-        raise NotFound(f"run {run.id[:8]} of {run.job} is no pipeline's", hint=f"`hueyctl inspect {run.id[:8]}`")
-    return whole
-
-
-def handed_out(session: Session, run: Run) -> bytes | None:
-    """The result of a pipeline that succeeded, as its last step printed or returned it (several: as a JSON list),
-    secrets masked; None: there is none."""
-    inputs = session.reader().inputs(run)
-    if len(inputs) == 1 and inputs[0].result is None:
-        return None
-    return session.mask(run).whole(as_bytes(inputs, session.project.jobs))
 
 
 def public_pipeline(project: Project, pipeline: Pipeline) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def _overview(seen: Overview, slots: Sequence[tuple[datetime, ScheduleView]], no
     }
     blocks: list[Block] = []
     if seen.queues:
-        columns = ("queue", "queued", "scheduled", "running", "held", "served")
+        columns = ("queue", "queued", "scheduled", "waiting", "running", "held", "served")
         blocks.append(Table(columns, [_queue_row(queue) for queue in seen.queues], "queues"))
     if seen.running:
         rows = [_running_row(run, seen.progress.get(run.id), now) for run in seen.running]
@@ -134,7 +134,7 @@ def _overview(seen: Overview, slots: Sequence[tuple[datetime, ScheduleView]], no
 
 def _queue_row(queue: QueueState) -> tuple[str, ...]:
     served = "yes" if queue.served else "by no live worker"
-    counts = map(str, (queue.queued, queue.scheduled, queue.running, queue.held))
+    counts = map(str, (queue.queued, queue.scheduled, queue.waiting, queue.running, queue.held))
     return (queue.name, *counts, f"{served}, paused" if queue.paused else served)
 
 

@@ -11,8 +11,8 @@ import typer
 
 from hueyctl.app.changes import utc_now
 from hueyctl.app.detail import why
-from hueyctl.app.finding import find_run
-from hueyctl.app.pipelines import Graph, StepView, defined_graph, public_pipeline, run_graph, whole_of
+from hueyctl.app.finding import find_pipeline
+from hueyctl.app.pipelines import Graph, StepView, defined_graph, public_pipeline, run_graph
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.schedules import ScheduleView, public_schedule
 from hueyctl.app.session import Session
@@ -46,7 +46,7 @@ def graph(
     if pipeline is not None and name != "last":
         found = defined_graph(session.project, pipeline)
     else:
-        found = run_graph(session, whole_of(session, find_run(session, name)))
+        found = run_graph(session, find_pipeline(session, name))
     return Answer(
         documents=[{"graph": msgspec.to_builtins(found)}],
         blocks=[Lines(list(flowchart(found)))] if mermaid else [_tree(session, found, now)],

@@ -11,7 +11,6 @@ import typer
 
 from hueyctl.app import finding
 from hueyctl.app.changes import utc_now
-from hueyctl.app.pipelines import whole_of
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
@@ -48,7 +47,7 @@ def runs(
         job=finding.known_job(session, job),
         queue=finding.known_queue(session, queue),
         schedule=finding.known_schedule(session, schedule),
-        pipeline=None if pipeline is None else whole_of(session, finding.find_run(session, pipeline)).id,
+        pipeline=None if pipeline is None else finding.find_pipeline(session, pipeline).id,
         since=instant("since", since, now),
         until=instant("until", until, now),
     )

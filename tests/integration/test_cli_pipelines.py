@@ -332,6 +332,11 @@ def test_a_pipeline_is_not_counted_as_a_run_under_way(shell: Shell) -> None:
         ("default", 0, 1),
         ("net", 1, 0),
     ]
+    shell.enqueue("etl", "url=u")
+    assert [line for line in plain(shell.type("inspect")) if line.startswith("default ")] == [
+        "default 1 0 4 0 0 by no live worker"
+    ]
+    shell.type("revoke", "etl")
     shell.settle(claim, code=1)
     finish_all(shell, "double")
     # One thing has failed, and one line says so.

@@ -277,7 +277,7 @@ def test_the_whole_at_a_glance(shell: Shell) -> None:
     assert [(pause["kind"], pause["name"], pause["note"]) for pause in found["pauses"]] == [("job", "cafe", "why not")]
 
     text = shell.type("inspect")
-    for part in (r"heavy +1 +0 +0 +0 +by no live worker", r"40/100 \(40%\) resizing", r"job +cafe .*why not"):
+    for part in (r"heavy +1 +0 +0 +0 +0 +by no live worker", r"40/100 \(40%\) resizing", r"job +cafe .*why not"):
         assert re.search(part, text.out), text
     assert 'no live worker serves the queue "heavy", where 1 wait' in text.err
 

@@ -119,3 +119,21 @@ def test_an_ended_run_has_no_reason(state: RunState) -> None:
 )
 def test_durations_are_short(seconds: float, shown: str) -> None:
     assert brief(seconds) == shown
+
+
+def test_a_waiting_step_names_ten_of_those_before_it_and_counts_the_rest() -> None:
+    waiting = but(QUEUED, state=RunState.WAITING, pipeline="x", position=13)
+    before = [but(QUEUED, id=f"{n:08}-0000", job=f"j{n}", state=RunState.RUNNING) for n in range(13)]
+    before[1] = but(before[1], state=RunState.FAILED)
+    around = Surroundings(workers=(), pauses=(), ahead=0, now=NOW, before=before)
+    lines = why_not_running(waiting, around)
+    assert lines[:2] == [
+        "waiting for step j0, 00000000, which is running",
+        "waiting for step j1, 00000001, which failed",
+    ]
+    assert lines[10:] == ["and for 3 more"]
+
+
+def test_a_step_that_waits_for_no_other_waits_for_the_turn_of_its_pipeline() -> None:
+    (line,) = why(but(QUEUED, state=RunState.WAITING, pipeline="x", position=0))
+    assert line == "it waits for its turn: another run of its schedule is under way"
