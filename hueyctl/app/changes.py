@@ -71,8 +71,7 @@ def retry(session: Session, runs: Iterable[Sequence[Run]], *, clock: Clock) -> l
     effects = []
     for page in runs:
         for retried in session.writer().retry([run.id for run in page], by=session.by, now=clock()):
-            again = retried.run.state is RunState.SUCCEEDED and retried.refusal is not None
-            hint = f"`hueyctl retry --again {retried.run.id[:8]}` enqueues a copy" if again else None
+            hint = None if retried.refusal is None else _instead_of_retry(session.writer(), retried.run)
             effects.append(Effect(public_of(session, retried.run), retried.refusal, hint))
     if effects:
         session.ring()
@@ -188,11 +187,20 @@ def _switched(
     )
 
 
+def _instead_of_retry(store: Store, run: Run) -> str | None:
+    """What may be meant by a retry that was refused."""
+    if run.state is RunState.SUCCEEDED:
+        return f"`hueyctl retry --again {run.id[:8]}` enqueues a copy"
+    failed = [each.run for each in store.steps(run.id) if each.run.state is RunState.FAILED] if run.is_pipeline else []
+    return f"`hueyctl retry {failed[0].id[:8]}` retries its failed step {failed[0].job} at once" if failed else None
+
+
 def _effect(session: Session, revocation: Revocation) -> Effect:
     run = public_of(session, revocation.run)
     match revocation.effect:
         case "running":
-            return Effect(run, "is running", f"`hueyctl revoke --kill {run.id[:8]}` stops it")
+            refusal = "is running; nothing more of it starts" if run.is_pipeline else "is running"
+            return Effect(run, refusal, f"`hueyctl revoke --kill {run.id[:8]}` stops it")
         case "ended" if run.state is not RunState.REVOKED:
             return Effect(run, f"has already {_ENDED[run.state]}")
         case _:

@@ -485,7 +485,8 @@ def test_revoking_a_pipeline_takes_all_of_it_and_a_running_step_needs_kill(shell
     id = shell.enqueue("etl", "url=u")
     (claim,) = shell.claim("fetch")
     refused = shell.type("revoke", id, code=1)
-    assert f"run {id[:8]} of etl is running" in refused.err
+    assert f"run {id[:8]} of etl is running; nothing more of it starts" in refused.err
+    assert states(shell, id) == ["running"] + ["revoked"] * 4
     assert f"hueyctl revoke --kill {id[:8]}" in refused.err
     # The worker of the step is dead: who revokes gives its run back, for nobody else may be alive to do it.
     assert shell.type("revoke", id, "--kill", "--timeout", "20s").out == f"revoked {id[:8]} etl\n"
@@ -524,6 +525,18 @@ def test_a_retry_goes_on_from_what_failed(shell: Shell, named: str) -> None:
     assert attempts == [1, 1, 2, 1, 1], "what had succeeded is not done again"
     refused = shell.type("retry", id, code=1).err
     assert f"hueyctl retry --again {id[:8]}" in refused
+
+
+def test_a_step_is_retried_while_others_of_its_pipeline_go_on(shell: Shell) -> None:
+    id = shell.enqueue("fan")
+    shell.finish("fetch", code=1)
+    failed = steps_of(shell, id)[0]["run"]["id"]
+    refused = shell.type("retry", id, code=1).err
+    assert "has not ended: it is running" in refused
+    assert f"hueyctl retry {failed[:8]}" in refused
+    assert shell.type("retry", failed).out == f"retried {failed[:8]} fetch\n"
+    finish_all(shell, "double", "fetch")
+    assert shell.run(id)["state"] == "succeeded"
 
 
 def test_a_copy_of_a_pipeline_has_all_of_its_steps_and_a_step_alone_has_none(shell: Shell) -> None:
