@@ -5,7 +5,6 @@ Nothing that users or jobs wrote reaches a terminal raw; rich is imported only w
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from typing import Any, BinaryIO, TextIO
@@ -16,21 +15,6 @@ from hueyctl.app.public import SCHEMA
 from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Raw, Table
 from hueyctl.cli.harmless import Decoder, json_text, one_line
 from hueyctl.errors import ConfigError, HueyctlError, Refused, RunFailed
-
-_STATE_STYLES = {
-    "running": "cyan",
-    "succeeded": "green",
-    "failed": "red",
-    "revoked": "yellow",
-    "expired": "yellow",
-    "held": "magenta",
-    "alive": "green",
-    "silent": "yellow",
-    "dead": "red",
-    "ok": "green",
-    "warning": "yellow",
-    "problem": "red",
-}
 
 
 class Screen:
@@ -88,7 +72,9 @@ class Screen:
             if isinstance(block, Raw):
                 self._raw(block)
             elif isinstance(block, Table) and self.is_terminal:
-                self._out.write(_drawn(block))
+                from hueyctl.cli.drawing import drawn  # loads rich
+
+                self._out.write(drawn(block).encode(errors="backslashreplace"))
             else:
                 self._out.write(_plain(block).encode(errors="backslashreplace"))
 
@@ -178,78 +164,6 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     cells = [[one_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-
-
-def _drawn(table: Table) -> bytes:
-    """The table as rich draws it in this terminal's width. Texts that don't fit are cut with an ellipsis; what is one
-    word (an id, a time, a name) stays whole, and where even that is too much, the terminal breaks the lines."""
-    import io
-
-    from rich.cells import cell_len
-    from rich.console import Console
-    from rich.table import Table as Drawing
-    from rich.text import Text
-
-    columns = list(zip(*([one_line(cell) for cell in row] for row in table.rows), strict=True))
-    widths = [max(map(cell_len, (name, *cells))) for name, cells in zip(table.columns, columns, strict=True)]
-    least = [_least(name, cells) for name, cells in zip(table.columns, columns, strict=True)]
-    least[-1] = max(len(table.columns[-1]), _SHORTEST_TEXT)  # the last is what there is room for
-    gaps = len(_GAP) * (len(widths) - 1)
-    widths = _fitted(widths, least, _width() - gaps)
-    drawing = Drawing(
-        box=None,
-        padding=(0, len(_GAP), 0, 0),
-        pad_edge=False,
-        title=Text(table.title, style="bold") if table.title else None,
-        title_justify="left",
-        header_style="bold",
-    )
-    for name, width in zip(table.columns, widths, strict=True):
-        drawing.add_column(Text(name.upper()), no_wrap=True, overflow="ellipsis", width=width)
-    for row in table.rows:
-        drawing.add_row(*(_cell(Text, column, value) for column, value in zip(table.columns, row, strict=True)))
-    # Drawn into memory, and written in one piece with everything else.
-    screen = io.StringIO()
-    width = max(_width(), sum(widths) + gaps)
-    Console(file=screen, force_terminal=True, width=width, highlight=False, no_color=_no_color()).print(drawing)
-    return screen.getvalue().encode(errors="backslashreplace")
-
-
-_GAP = "  "
-_SHORTEST_TEXT = 12
-_LONGEST_WORD = 36  # a whole id
-
-
-def _least(name: str, cells: Sequence[str]) -> int:
-    """How narrow a column may become: what is one word is of no use when it is cut."""
-    from rich.cells import cell_len
-
-    words = [cell_len(cell) for cell in cells if " " not in cell]
-    return max(len(name), _SHORTEST_TEXT, min(_LONGEST_WORD, max(words, default=0)))
-
-
-def _fitted(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
-    """These widths, cut at the highest level at which they fit into `room`, but none below its `least`."""
-    for level in range(room, 0, -1):
-        fitted = [min(width, max(floor, level)) for width, floor in zip(widths, least, strict=True)]
-        if sum(fitted) <= room:
-            return fitted
-    return [min(pair) for pair in zip(widths, least, strict=True)]
-
-
-def _cell(text_class: Any, column: str, value: str) -> Any:
-    style = _STATE_STYLES.get(value, "") if column == "state" else ""
-    return text_class(one_line(value), style=style)
-
-
-def _width() -> int:
-    import shutil
-
-    return shutil.get_terminal_size().columns
-
-
-def _no_color() -> bool:
-    return bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -69,25 +69,41 @@ def test_a_table_on_a_terminal_shows_markup_as_text_and_sends_no_sequence_of_a_u
     assert max(map(len, (line for line in shown.splitlines() if "\x1b" not in line)), default=0) <= 60
 
 
-@pytest.mark.parametrize("columns", [20, 60, 100, 400])
+ROW = ("919e8249", "a-long-name-of-a-job", "succeeded", "2026-11-23T02:34:21.646667Z", "not JSON, " * 30 + "and so on")
+
+
+def drawn(terminal: Terminal) -> list[str]:
+    rows = [ROW, ("1", "b", "failed", "", "")]
+    Screen(terminal, as_json=False).show(Answer(blocks=[Table(("run", "job", "state", "started", "reason"), rows)]))
+    return re.sub(r"\x1b\[[0-9;]*m", "", terminal.written.getvalue().decode()).splitlines()
+
+
+@pytest.mark.parametrize("columns", [84, 100, 400])
 def test_a_table_that_is_too_wide_cuts_its_texts_and_never_an_id_a_time_or_a_state(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    long = "the return value is not JSON: " * 10
-    row = ("919e8249", "a-long-name-of-a-job", "succeeded", "2026-11-23T02:34:21.646667Z", long)
-    Screen(terminal, as_json=False).show(
-        Answer(blocks=[Table(("run", "job", "state", "started", "reason"), [row, ("1", "b", "failed", "", "")])])
-    )
-    shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.written.getvalue().decode())
-    header, first, second = shown.splitlines()
+    header, first, second = drawn(terminal)
     assert header.split() == ["RUN", "JOB", "STATE", "STARTED", "REASON"]
-    assert first.split()[:4] == list(row[:4])
+    assert first.split()[:4] == list(ROW[:4])
+    assert second.rstrip() == "1         b                     failed"
+    assert first.index("  not JSON") == header.index("  REASON")
+    assert (ROW[4] in first, "…" in first) == (columns == 400, columns < 400)
+    assert len(first) <= columns
+
+
+@pytest.mark.parametrize("columns", [1, 20, 60, 83])
+def test_where_there_is_no_room_for_the_last_column_its_texts_have_lines_of_their_own(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    header, first, reason, second = drawn(terminal)
+    assert header.split() == ["RUN", "JOB", "STATE", "STARTED"]
+    assert first.split() == list(ROW[:4])
     assert second.split() == ["1", "b", "failed"]
-    assert first.index(" the return") == header.index(" REASON")
-    assert (long in first) == (columns == 400)
-    assert ("…" in first) == (columns < 400)
-    assert len(first) <= max(columns, 86), "8 + 20 + 9 + 27 + 12 and the gaps are the least that says something"
+    assert reason.startswith("  not JSON, "[: columns - 1])
+    assert reason.endswith("…")
+    assert len(reason) <= max(columns, 3)
 
 
 def test_texts_that_are_too_wide_together_share_what_room_there_is(
