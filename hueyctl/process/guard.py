@@ -19,6 +19,7 @@ import selectors
 import signal
 import socket
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from hueyctl.process.wire import Call, Join, Over, Ready, Recycle, Start, Stop, 
 
 LEASE_SHARE = 2 / 3
 RETIRE_S = 5.0  # what a child that is no longer needed has for its exit handlers
+WATCH_AFTER_S = 0.02
 CLEAR_AGAIN_S = 0.02
 GIVE_UP_S = 30.0  # a descendant that the kernel can't kill holds up its attempt no longer than this
 LAST_WORDS_S = 1.0  # what a worker has, that doesn't read, for hearing how its attempts ended
@@ -86,13 +88,16 @@ class _Guard:
         self._family = f"{family}-{os.getpid()}"
         self._selector = selectors.DefaultSelector()
         self._patience = lease_s * LEASE_SHARE
-        self._silent_at = time.monotonic() + self._patience
+        self._silent_at = self._next_at = time.monotonic() + self._patience
         self._open = True
         self.last_words: AnyOutcome = Stopped("interrupted")  # for what is still under way when it ends
         self._attempts: dict[str, Attempt] = {}
         self._ending: list[Attempt] = []  # those whose outcome is known
         self._leaders: dict[int, Leader] = {}  # by pid: every one that hasn't been reaped
         self._by_serial: dict[int, Leader] = {}
+        # Programs that have just started, and when to begin to read what they print. Most end before that, and it is
+        # read then: to watch a pipe costs more than to make it.
+        self._unwatched: OrderedDict[Leader, float] = OrderedDict()
         self._serials = itertools.count(1)
         self._idle: list[WarmChild] = []  # the longest idle first
         self._busiest = 0
@@ -105,10 +110,11 @@ class _Guard:
         os.set_blocking(self._wakened, False)
         os.set_blocking(wake, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGCHLD, self._note_death)
+        self._deaths = False  # somebody may have to be reaped
         self._worker = Control(sock, self._selector, lambda _: self._hear_worker())
         self._threads: set[Channel] = set()  # the worker's, by their channels
-        self._selector.register(self._wakened, selectors.EVENT_READ, self._reap)
+        self._selector.register(self._wakened, selectors.EVENT_READ, lambda: os.read(self._wakened, 4096))
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -116,31 +122,26 @@ class _Guard:
         """Take requests until there is nobody, or no reason, left to serve."""
         self._worker.send(Ready())
         while self._open:
-            events = self._selector.select(max(0.0, self._next_deadline() - time.monotonic()))
-            # Deaths first: who has ended by itself was neither stopped nor timed out.
-            self._reap()
+            pause = self._next_at - time.monotonic()
+            if self._ending or self._strays:
+                pause = min(pause, CLEAR_AGAIN_S)
+            events = self._selector.select(max(0.0, pause))
+            if self._deaths:
+                self._reap()
             # Then the worker, whose descriptor is lower than any other's: what it starts after a `Recycle`, by another
             # channel, must not come before that.
             for key, _ in sorted(events, key=_descriptor):
                 key.data()
             now = time.monotonic()
-            self._keep_time(now)
-            self._clear(now)
-
-    def _next_deadline(self) -> float:
-        deadline = self._silent_at
-        for attempt in self._attempts.values():
-            for at in (attempt.deadline, attempt.kill_at):
-                if at is not None and at < deadline:
-                    deadline = at
-        for leader in self._leaders.values():
-            if leader.kill_at is not None and leader.kill_at < deadline:
-                deadline = leader.kill_at
-        if self._ending or self._strays:
-            deadline = min(deadline, time.monotonic() + CLEAR_AGAIN_S)
-        return deadline
+            if now >= self._next_at:
+                self._keep_time(now)
+            if self._ending or self._strays:
+                self._clear(now)
 
     def _keep_time(self, now: float) -> None:
+        self._reap()  # who has ended by itself wasn't timed out
+        while self._unwatched and next(iter(self._unwatched.values())) <= now:
+            self._watch(self._unwatched.popitem(last=False)[0])
         for attempt in self._attempts.values():
             if attempt.running and attempt.deadline is not None and now >= attempt.deadline:
                 attempt.deadline = None
@@ -155,6 +156,25 @@ class _Guard:
         if now >= self._silent_at:
             self.last_words = Lost(f"its worker gave no sign of life for {self._patience:g} s")
             self._open = False
+        self._look_ahead()
+
+    def _wake_by(self, at: float) -> None:
+        """Keep time at `at`, if not before."""
+        self._next_at = min(self._next_at, at)
+
+    def _look_ahead(self) -> None:
+        """Find the next instant that matters, of those that still do."""
+        self._next_at = self._silent_at
+        for at in self._unwatched.values():
+            self._wake_by(at)
+            break
+        for attempt in self._attempts.values():
+            for due in (attempt.deadline, attempt.kill_at):
+                if due is not None:
+                    self._wake_by(due)
+        for leader in self._leaders.values():
+            if leader.kill_at is not None:
+                self._wake_by(leader.kill_at)
 
     # -- the worker -------------------------------------------------------------------------------------------------
 
@@ -176,6 +196,7 @@ class _Guard:
                 case Start(spec):
                     self._start(spec, channel)
                 case Stop(token, reason):
+                    self._reap()  # who has ended by itself wasn't stopped
                     if token in self._attempts:
                         self._stop(self._attempts[token], Stopped(reason))
         if channel.hung_up:
@@ -213,6 +234,8 @@ class _Guard:
         leader.attempt = attempt
         leader.stdout.file, leader.stderr.file = attempt.stdout, attempt.stderr
         self._attempts[spec.token] = attempt
+        if attempt.deadline is not None:
+            self._wake_by(attempt.deadline)
         if isinstance(leader, WarmChild):
             self._call(leader, spec)
         failpoint("start.after")
@@ -220,7 +243,7 @@ class _Guard:
     def _program(self, spec: AttemptSpec, argv: tuple[str, ...]) -> Leader:
         if not argv:
             raise CannotStart(127, "its command is empty")
-        _make_folder(os.path.dirname(spec.progress))
+        _make_folder(spec.progress.rpartition("/")[0])
         stdin = self._null
         if spec.stdin is not None:
             try:
@@ -233,6 +256,8 @@ class _Guard:
             if stdin != self._null:
                 os.close(stdin)
         self._enter(leader)
+        at = self._unwatched[leader] = time.monotonic() + WATCH_AFTER_S
+        self._wake_by(at)
         return leader
 
     def _child_for(self, spec: AttemptSpec, body: PythonSpec) -> WarmChild:
@@ -253,6 +278,7 @@ class _Guard:
         child = WarmChild(*launched, definition=body.definition)
         child.channel = Channel(ours, self._selector, lambda _: self._hear(child))
         self._enter(child)
+        self._watch(child)
         return child
 
     def _launch(
@@ -287,6 +313,8 @@ class _Guard:
 
     def _enter(self, leader: Leader) -> None:
         self._leaders[leader.pid] = self._by_serial[leader.serial] = leader
+
+    def _watch(self, leader: Leader) -> None:
         for pipe in (leader.stdout, leader.stderr):
             self._selector.register(pipe.fd, selectors.EVENT_READ, partial(self._pump, pipe))
             pipe.watched = True
@@ -357,6 +385,7 @@ class _Guard:
             return
         attempt.cause = cause
         attempt.kill_at = time.monotonic() + attempt.spec.kill_after
+        self._wake_by(attempt.kill_at)
         self._signal(attempt.leader, signal.SIGTERM)
         self._signal(attempt.leader, signal.SIGCONT)  # a stopped process hears no TERM
 
@@ -377,12 +406,15 @@ class _Guard:
             self._idle.remove(child)
         self._hang_up(child)
         child.kill_at = time.monotonic() + RETIRE_S
+        self._wake_by(child.kill_at)
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
+    def _note_death(self, *_: object) -> None:
+        self._deaths = True
+
     def _reap(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wakened, 4096)
+        self._deaths = False
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -430,8 +462,6 @@ class _Guard:
 
     def _clear(self, now: float) -> None:
         """Kill what attempts left behind, and report those of which nothing is left."""
-        if not self._ending and not self._strays:
-            return
         self._find_strays()
         doomed = [pid for pid, owners in self._strays.items() if not any(each.running for each in owners)]
         if doomed and now >= self._kill_again_at:
@@ -495,8 +525,9 @@ class _Guard:
             self._rest(leader)
         else:
             self._forget(leader)
-        with contextlib.suppress(OSError):
-            os.unlink(spec.progress)  # how far it is means nothing any more
+        if os.access(spec.progress, os.F_OK):
+            with contextlib.suppress(OSError):
+                os.unlink(spec.progress)  # how far it is means nothing any more
         assert attempt.outcome is not None
         channel = attempt.channel
         channel.send(
@@ -511,6 +542,8 @@ class _Guard:
         )
         if channel.hung_up:
             self._desert(channel)
+        if not self._attempts:
+            self._look_ahead()  # or what was to be done for them would wake us
 
     def _rest(self, child: WarmChild) -> None:
         child.answered = False
@@ -524,6 +557,7 @@ class _Guard:
     def _forget(self, leader: Leader) -> None:
         """Nothing refers to it any more; if it can't be killed, it stays a child to be reaped."""
         self._by_serial.pop(leader.serial, None)
+        self._unwatched.pop(leader, None)
         for pipe in (leader.stdout, leader.stderr):
             self._ignore(pipe)
             os.close(pipe.fd)
@@ -552,12 +586,6 @@ def _descriptor(event: tuple[selectors.SelectorKey, int]) -> int:
 
 def _make_folder(path: str) -> None:
     """For jobs to write their progress in, one for all; where that fails, they go without."""
-    try:
-        os.mkdir(path, 0o700)
-    except FileExistsError:
-        return
-    except FileNotFoundError:
+    if not os.access(path, os.F_OK):
         with contextlib.suppress(OSError):
             os.makedirs(path, 0o700, exist_ok=True)
-    except OSError:
-        return

@@ -5,12 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from functools import cache
 
 from hueyctl.model.outcome import NotStarted
-
-# What Python ignores from its start, and what a worker may have been started with (nohup, `trap ''`) or the guard
-# ignores for itself: ignored signals would stay ignored through exec.
-_DEFAULTED = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
 class CannotStart(Exception):
@@ -46,12 +43,19 @@ def launch(argv: tuple[str, ...], *, dir: str, env: dict[str, str], descriptors:
             # milliseconds on a busy machine. The guard's own session has no terminal, which is what matters.
             setpgroup=0,
             setsigmask=(),
-            setsigdef=_DEFAULTED,
+            setsigdef=_ignored(),
         )
     except OSError as exc:
         raise _reason(program, path, exc) from exc
     except ValueError as exc:  # a NUL byte, a lone surrogate, a `=` in a variable's name
         raise CannotStart(126, f"{program}: its arguments or variables can't be passed on: {exc}") from exc
+
+
+@cache
+def _ignored() -> tuple[signal.Signals, ...]:
+    """What Python ignores from its start, and what a worker may have been started with (nohup, `trap ''`) or the guard
+    ignores for itself: that would stay ignored through exec, and nothing else does."""
+    return tuple(each for each in signal.valid_signals() if signal.getsignal(each) == signal.SIG_IGN)
 
 
 def find(program: str, env: dict[str, str]) -> str:

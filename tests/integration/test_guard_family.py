@@ -33,7 +33,7 @@ if os.fork() == 0:
         time.sleep(300)
     os._exit(0)
 os.wait()
-while not os.path.exists({pid!r}): time.sleep(0.005)
+while not os.path.exists({pid!r}) or not os.path.getsize({pid!r}): time.sleep(0.005)
 """
 
 # 20 lines of processes, each of which starts the next and ends, without end.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from guarded import Guarded, err, eventually, out
+from guarded import Guarded, err, eventually, lives, out, pid_in
 
 from hueyctl.model.outcome import Exited, NotStarted, Signaled, Stopped, TimedOut
 from hueyctl.process import kin
@@ -204,10 +205,50 @@ def test_what_ended_by_itself_before_its_timeout_is_not_timed_out(guarded: Guard
     assert guarded.run(guarded.command("true", timeout=5.0)).outcome == Exited(0)
 
 
+def test_what_ended_before_its_timeout_is_not_timed_out_by_a_guard_that_was_held_up(guarded: Guarded) -> None:
+    under = guarded.begin(guarded.script("echo $$ > pid; while [ ! -e end ]; do sleep 0.01; done", timeout=1.0))
+    pid = pid_in(guarded.dir / "pid")
+    began = time.monotonic()
+    os.kill(guarded.guard.pid, signal.SIGSTOP)
+    (guarded.dir / "end").touch()
+    eventually(lambda: not lives(pid))
+    eventually(lambda: time.monotonic() > began + 1.0)
+    os.kill(guarded.guard.pid, signal.SIGCONT)
+    assert under.end().outcome == Exited(0)
+
+
 def test_a_program_may_close_its_output_and_go_on(guarded: Guarded) -> None:
     spec = guarded.script("echo x; exec >&- 2>&-; sleep 0.2; exit 5")
     assert guarded.run(spec).outcome == Exited(5)
     assert out(spec) == b"x\n"
+
+
+def test_what_fills_its_pipes_at_once_is_read_before_it_ends(guarded: Guarded) -> None:
+    """Nobody looks at what a program prints in its first milliseconds."""
+    spec = guarded.program("import os; os.write(1, b'x' * 3_000_000); os.write(2, b'y' * 3_000_000)")
+    ended = guarded.run(spec)
+    assert (ended.outcome, ended.stdout_bytes, ended.stderr_bytes) == (Exited(0), 3_000_000, 3_000_000)
+
+
+def test_what_is_printed_can_be_read_while_it_runs(guarded: Guarded) -> None:
+    under = guarded.begin(guarded.script("for n in 1 2; do echo $n; while [ ! -e $n ]; do sleep 0.01; done; done"))
+    eventually(lambda: under.printed() == b"1\n")
+    (guarded.dir / "1").touch()
+    eventually(lambda: under.printed() == b"1\n2\n")
+    (guarded.dir / "2").touch()
+    assert under.end().outcome == Exited(0)
+
+
+def test_a_program_that_has_closed_its_output_keeps_nobody_awake(guarded: Guarded) -> None:
+    under = guarded.begin(
+        guarded.program("import os, time; os.close(1); os.write(2, b'x'); os.close(2); time.sleep(300)")
+    )
+    eventually(lambda: err(under.spec) == "x")
+    before = cpu_s(guarded.guard.pid)
+    while_another_works(guarded)
+    assert cpu_s(guarded.guard.pid) - before < 0.1
+    guarded.guard.stop(under.spec.token, "revoked")
+    assert under.end().outcome == Stopped("revoked")
 
 
 def test_a_full_disk_costs_the_output_and_not_the_attempt(guarded: Guarded) -> None:
@@ -255,12 +296,16 @@ def test_a_guard_leaks_no_descriptor(guarded: Guarded) -> None:
 def test_an_idle_guard_sleeps(guarded: Guarded) -> None:
     guarded.run(guarded.command("true"))
     before = switches(guarded.guard.pid)
-    # Something that takes its time without this guard: another one starts, works and ends.
+    while_another_works(guarded)
+    assert switches(guarded.guard.pid) - before <= 1
+
+
+def while_another_works(guarded: Guarded) -> None:
+    """Something that takes half a second without this guard: another one starts, works and ends."""
     (guarded.dir / "other").mkdir()
     other = Guarded(guarded.dir / "other")
     other.run(other.command("sleep", "0.5"))
     other.guard.close(10)
-    assert switches(guarded.guard.pid) - before <= 1
 
 
 def test_the_kernels_count_of_memory_kills_can_be_read() -> None:
@@ -276,3 +321,8 @@ def resident_kib(pid: int) -> int:
 def switches(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("voluntary")).split()[1])
+
+
+def cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
