@@ -238,6 +238,8 @@ def _job(detail: JobDetail, scheduled: Sequence[ScheduleView], now: datetime) ->
     blocks: list[Block] = []
     if job is not None:
         blocks.append(Facts(_job_facts(job)))
+        if script := _script_lines(job):
+            blocks.append(Lines(script, "script"))
         blocks += declared_params(job.params)
     if detail.counts:
         blocks.append(Facts([(state, str(number)) for state, number in detail.counts.items()], "live runs"))
@@ -254,12 +256,18 @@ def _job(detail: JobDetail, scheduled: Sequence[ScheduleView], now: datetime) ->
     return Answer(documents=[msgspec.to_builtins(document)], blocks=blocks)
 
 
+def _script_lines(job: Job) -> list[str]:
+    """A script of several lines, as it stands in the file; nothing of any other job."""
+    lines = job.body.text.strip("\n").splitlines() if isinstance(job.body, ScriptBody) else []
+    return [f"  {line}" for line in lines] if len(lines) > 1 else []
+
+
 def _job_facts(job: Job) -> list[tuple[str, str]]:
     match job.body:
         case CommandBody(argv=argv):
             body = [("command", as_text(argv))]
         case ScriptBody(text=text, shell=shell):
-            body = [("script", text.strip()), ("shell", as_text(shell))]
+            body = [("script", "" if _script_lines(job) else text.strip()), ("shell", as_text(shell))]
         case PythonBody(target=target, isolation=isolation):
             body = [("python", f"{target}, in a thread" if isolation == "thread" else target)]
     lost = {"retry": f"retried, up to {count(job.crash_limit, 'loss', 'losses')}", "fail": "failed"}[job.on_worker_lost]

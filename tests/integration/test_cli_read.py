@@ -350,6 +350,13 @@ def test_all_about_a_job(shell: Shell) -> None:
     assert "Fetch a page" in shell.type("inspect", "fetch").out
 
 
+def test_a_script_of_several_lines_is_inspected_as_it_stands_in_the_file(shell: Shell) -> None:
+    shell.write("[jobs.pack]\nscript = '''\ntar -c . |\n    gzip \x09> out\n'''\n[jobs.one]\nscript = 'true'\n")
+    text = shell.type("inspect", "pack").out
+    assert "\nscript\n  tar -c . |\n      gzip \\t> out\n" in text
+    assert "script:       true\n" in shell.type("inspect", "one").out
+
+
 def test_runs_of_a_job_that_is_no_longer_defined_are_still_there(shell: Shell) -> None:
     run = shell.enqueue("fetch")
     shell.write('[jobs.other]\ncommand = ["true"]\n')
