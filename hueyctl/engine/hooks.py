@@ -43,8 +43,8 @@ class _Hook:
             return None
         output = None
         if occasion.run is not None and occasion.run.attempt and takes_output(self._project, target):
-            # With the store locked, but in microseconds: the end of a file that has just been written. Whoever
-            # rescues a run has no earlier time for it.
+            # With the store locked, but it is the end of a file that has just been written; and whoever rescues a
+            # run has no earlier time for it.
             output = _output(occasion.run, occasion.mask, self._place)
         try:
             return hook_run(self._project, target, occasion, output, next(new_ids(1)))

@@ -22,26 +22,25 @@ MESSAGES: Final = "SELECT message FROM runs WHERE pipeline = ? AND pipeline IS N
 
 
 def follow(database: Database, log: Log) -> bool:
-    """Make the runs that what `log` tells of calls for, when it has been written; was there any?
+    """Make the runs that what `log` tells of calls for, when it has been written; was one made?
 
     Where such a run can't be made, what it was to follow stands all the same, and its event says why there is none.
     """
-    for hook, occasion in log.occasions:
-        _follow(database, hook, occasion, log)
-    log.opened |= bool(log.occasions)
-    return bool(log.occasions)
+    made = [_follow(database, hook, occasion, log) for hook, occasion in log.occasions]
+    log.opened |= any(made)
+    return any(made)
 
 
-def _follow(database: Database, hook: Hook, occasion: Occasion, log: Log) -> None:
+def _follow(database: Database, hook: Hook, occasion: Occasion, log: Log) -> bool:
     if occasion.run is not None:
         occasion = msgspec.structs.replace(occasion, mask=_mask(database, occasion.run))
     try:
         new = hook(occasion)
     except Exception as exc:  # whatever it is, no attempt may fail to end for it
         _tell(database, occasion, log, {"reason": f"nothing was enqueued: {exc}"})
-        return
+        return False
     if new is None:
-        return
+        return False
     standing = changes.live_of_key(database, new.unique_key)
     told: dict[str, Any] = {"job": new.job, "run": standing.id if standing else new.id}
     _tell(database, occasion, log, {**told, "existing": True} if standing else told)
@@ -50,6 +49,7 @@ def _follow(database: Database, hook: Hook, occasion: Occasion, log: Log) -> Non
         its_own = Log(log.time, cause)
         changes.take_in(database, new, now=instant(log.time), log=its_own)
         its_own.write(database)
+    return standing is None
 
 
 def _mask(database: Database, run: Run) -> Mask:

@@ -18,7 +18,7 @@ README = TUTORIAL / "README.md"
 VARIES = {
     r"\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b|\b[0-9a-f]{8}\b": "<id>",
     r"\b20(?!26-01-01)\d\d-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?Z": "<time>",
-    r"^\d+(?= +<time>)": "<seq>",
+    r"^ *\d+(?= +<time>)": "<seq>",
     r"\b\d+(\.\d+)?m?s$": "<took>",
     r"\bby \S+@\S+": "by <user>",
     r"[ \xa0]+": " ",

@@ -271,8 +271,9 @@ def test_a_hook_that_raises_is_told_of_and_takes_nothing_with_it(scene: Scene, a
 
 def test_a_hook_that_wants_nothing_leaves_no_trace(scene: Scene) -> None:
     scene.accept()
-    scene.store.exchange([failed(scene, scene.claim_one())], None, now=scene.now, hooks={"a": lambda occasion: None})
-    assert (following(scene), told(scene)) == ([], [])
+    end = failed(scene, scene.claim_one())
+    exchange = scene.store.exchange([end], None, now=scene.now, hooks={"a": lambda occasion: None})
+    assert (following(scene), told(scene), exchange.next_due, exchange.opened) == ([], [], None, False)
 
 
 def test_where_the_hooks_job_is_unique_the_run_that_stands_is_named(scene: Scene) -> None:
