@@ -54,11 +54,13 @@ Block = Line | Lines | Table | Facts | Raw
 class Answer(msgspec.Struct, kw_only=True):
     """What a command has to say: `documents` where JSON was asked for, `blocks` otherwise, both for stdout.
 
-    `notes` are said on stderr, but not beside JSON; `errors` always are, and decide the exit code where it is 0.
+    `notes` are said on stderr, but not beside JSON, and so are `remarks`, lines about a file that begin with its
+    name; `errors` always are said, and decide the exit code where it is 0.
     """
 
     documents: Sequence[dict[str, Any]] = ()
     blocks: Sequence[Block] = ()
+    remarks: Sequence[str] = ()
     notes: Sequence[str] = ()
     errors: Sequence[HueyctlError] = ()
     exit_code: int = 0

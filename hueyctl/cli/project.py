@@ -63,9 +63,9 @@ def _init_from_crontab(source: str, *, system: bool) -> Answer:
     return Answer(
         documents=[{"file": str(path.absolute()), "jobs": made.jobs, "notes": said}],
         blocks=[Line(f"wrote {path}: {count(made.jobs, 'job')}")],
+        remarks=notes,
         notes=[
-            *notes,
-            "next: `hueyctl check`, `hueyctl schedule list`; take the lines out of the crontab before a worker starts",
+            "next: `hueyctl check`, `hueyctl schedule list`; take the lines out of the crontab before a worker starts"
         ],
     )
 
@@ -102,7 +102,7 @@ def check() -> Answer:
     return Answer(
         documents=[{"check": found}],
         blocks=[Line(f"{project.path.name}: {', '.join(defined)}, ok")],
-        notes=checked.warnings,
+        remarks=checked.warnings,
     )
 
 

@@ -56,6 +56,8 @@ class Screen:
         except OSError as exc:
             raise Refused(f"the answer could not be written: {exc.strerror}") from exc
         if not self._as_json:
+            for remark in answer.remarks:
+                _to_stderr(f"{one_line(remark)}\n")
             for note in answer.notes:
                 say(note)
         for error in answer.errors:

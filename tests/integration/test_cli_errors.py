@@ -133,11 +133,11 @@ def test_check_names_what_python_targets_lack_and_warns_of_what_isn_t_here(shell
     shell.write(right)
     said = shell.type("check")
     assert said.out == "jobs.toml: 3 jobs, ok\n"
-    assert [line.split(": ")[2] for line in said.err.splitlines()] == [
-        "jobs.shell.env_file",
-        "jobs.away.command",
-        "jobs.shell.shell",
-    ]
+    assert [line.split(": ")[:2] for line in said.err.splitlines()] == [
+        ["jobs.toml", "jobs.shell.env_file"],
+        ["jobs.toml", "jobs.away.command"],
+        ["jobs.toml", "jobs.shell.shell"],
+    ], "lines about the file begin with its name, where it is wrong and where it is doubtful"
     assert len(shell.type("check", "--json").json["check"]["warnings"]) == 3
     shell.write(
         right

@@ -447,8 +447,8 @@ def test_a_crontab_becomes_a_file_that_passes_check(shell: Shell) -> None:
     tab = b"MAILTO=ops\n# Make room\n30 2 * * * find /nowhere -delete\n0~9 * * * * random\n"
     said = shell.type("init", "--crontab", "-", stdin=tab)
     assert said.out == "wrote jobs.toml: 1 job\n"
-    assert "hueyctl: stdin: line 1: MAILTO means nothing here" in said.err
-    assert "hueyctl: stdin: line 4: not carried over: ~ is a time at random" in said.err
+    assert "stdin: line 1: MAILTO means nothing here" in said.err
+    assert "\nstdin: line 4: not carried over: ~ is a time at random" in said.err
     assert shell.type("check").out == "jobs.toml: 1 job, 1 schedule, ok\n"
     assert shell.type("jobs", "--json").json["jobs"][0]["description"] == "Make room"
 
