@@ -82,7 +82,7 @@ def due(delay: str | float | timedelta | None, at: str | None, *, now: datetime,
         UsageError: both are given, or one is wrong.
     """
     if delay is not None and at is not None:
-        raise UsageError("delay and at: only one of them can be given")
+        raise UsageError("only one of delay and at can be given")
     if at is not None:
         from hueyctl.model.instant import parse_instant
 

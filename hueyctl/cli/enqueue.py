@@ -21,6 +21,7 @@ from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
 from hueyctl.app.wait import wait as wait_for
 from hueyctl.cli.answer import Answer, Line, Lines
+from hueyctl.cli.options import named_as_options
 from hueyctl.cli.settings import settings
 from hueyctl.errors import HueyctlError, Interrupted, UsageError, WaitTimeout
 from hueyctl.model.definition import Job, Pipeline
@@ -80,18 +81,20 @@ def enqueue(
     if name is None:
         raise UsageError("which job? expected its name, or --batch FILE", hint="`hueyctl jobs` lists them")
     now = utc_now()
-    order = Order(
-        job=name,
-        params=parse_params(defined(session.project, name), params or ()),
-        priority=priority,
-        queue=queue,
-        due_at=due(delay, at, now=now, timezone=session.project.timezone),
-        retries=retries,
-        timeout=duration("--timeout", timeout),
-        expires=duration("--expires", expires),
-        id=id,
-    )
-    return _one(session, enqueue_one(session, order, now=now), waiting, patience)
+    with named_as_options(options, job=name):
+        order = Order(
+            job=name,
+            params=parse_params(defined(session.project, name), params or ()),
+            priority=priority,
+            queue=queue,
+            due_at=due(delay, at, now=now, timezone=session.project.timezone),
+            retries=retries,
+            timeout=duration("timeout", timeout),
+            expires=duration("expires", expires),
+            id=id,
+        )
+        accepted = enqueue_one(session, order, now=now)
+    return _one(session, accepted, waiting, patience)
 
 
 def parse_params(definition: Job | Pipeline, words: Sequence[str]) -> Mapping[str, object]:

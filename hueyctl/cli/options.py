@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Annotated
 
@@ -42,6 +44,18 @@ def instant(name: str, text: str | None, now: datetime, *, timezone: str | None 
         return parse_instant(text, now=now, timezone=timezone or settings.session().project.timezone)
     except ValueError as exc:
         raise UsageError(f"--{name}: {exc}, got {quoted(text)}") from exc
+
+
+@contextmanager
+def named_as_options(names: Iterable[str], *, job: str) -> Iterator[None]:
+    """Let what is wrong with a value that these options gave be said of `--delay`, and not of `delay`."""
+    try:
+        yield
+    except UsageError as exc:
+        what, colon, wrong = exc.message.partition(": ")
+        if what == job or what not in names:  # it may be about a job of such a name
+            raise
+        raise UsageError(f"--{what}{colon}{wrong}", hint=exc.hint) from exc
 
 
 def timeout(name: str, text: str | None) -> timedelta | None:

@@ -17,7 +17,7 @@ from hueyctl.app.changes import utc_now
 from hueyctl.app.schedules import Overlap, ScheduleDetail, ScheduleView, SlotView
 from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Table
 from hueyctl.cli.groups import Group
-from hueyctl.cli.options import instant
+from hueyctl.cli.options import instant, named_as_options
 from hueyctl.cli.runs import runs_table
 from hueyctl.cli.settings import settings
 from hueyctl.cli.words import age, as_text, count, short
@@ -102,7 +102,9 @@ def trigger(
 
     session, now = settings.session(), utc_now()
     timezone = schedules.known(session, name).timezone
-    run = schedules.trigger(session, name, due_at=due(None, at, now=now, timezone=timezone), now=now)
+    with named_as_options(["at"], job=name):
+        due_at = due(None, at, now=now, timezone=timezone)
+    run = schedules.trigger(session, name, due_at=due_at, now=now)
     notes = warnings(session, [run])
     return Answer(documents=[{"run": msgspec.to_builtins(run)}], blocks=[Line(run.id)], notes=notes)
 

@@ -229,6 +229,28 @@ def test_waiting_in_json_ends_with_the_run_as_it_ended(shell: Shell) -> None:
     assert json.loads(out)["run"]["state"] == "succeeded"
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "wrong"),
+    [
+        ("--delay", "soon", "expected a duration"),
+        ("--at", "soon", "expected a time"),
+        ("--timeout", "0", "expected a duration of more than 0"),
+        ("--expires", "x", "expected a duration"),
+        ("--priority", "9" * 20, "expected an integer of 64 bits"),
+        ("--retries", "-1", "expected an integer of 0 or more"),
+        ("--queue", "a/b", "expected letters"),
+        ("--id", "x", "expected a UUID"),
+    ],
+)
+def test_a_wrong_value_is_said_of_the_option_that_gave_it(shell: Shell, option: str, value: str, wrong: str) -> None:
+    assert shell.type("enqueue", "plain", option, value, code=2).err.startswith(f"hueyctl: {option}: {wrong}")
+
+
+def test_a_job_that_is_called_like_an_option_is_not_taken_for_it(shell: Shell) -> None:
+    shell.write('[jobs.at]\ncommand = ["true", "{x}"]\nparams = { x = { required = true } }')
+    assert shell.type("enqueue", "at", code=2).err.startswith('hueyctl: at: parameter "x" is required')
+
+
 def test_a_wait_that_times_out_exits_124_and_the_run_goes_on(shell: Shell) -> None:
     began = time.monotonic()
     said = shell.type("enqueue", "plain", "--wait-timeout", "200ms", code=124)

@@ -161,7 +161,7 @@ def test_the_times_of_a_disabled_schedule_come_with_a_word(shell: Shell) -> None
         (["next", "nightly", "--from", "whenever"], 2, "--from: expected a time"),
         (["next", "nightly", "-n", "0"], 2, "--limit"),
         (["trigger", "nihgtly"], 3, 'did you mean "nightly"?'),
-        (["trigger", "nightly", "--at", "whenever"], 2, "at: expected a time"),
+        (["trigger", "nightly", "--at", "whenever"], 2, "--at: expected a time"),
         (["trigger"], 2, "NAME"),
         (["backfill", "nihgtly", "--from", "2h"], 3, 'did you mean "nightly"?'),
         (["backfill", "nightly"], 2, "--from"),
