@@ -51,7 +51,7 @@ def run_once(project: Project, job: Job, params: Mapping[str, Any]) -> int:
         try:
             process = subprocess.Popen(
                 argv,
-                executable=find(argv[0], env),
+                executable=find(argv[0], env.get("PATH")),
                 cwd=job.dir,
                 env=env,
                 stdin=subprocess.DEVNULL,

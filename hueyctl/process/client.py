@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
+
 from hueyctl.model.outcome import Lost, Stopped
 from hueyctl.process import kin
 from hueyctl.process.spec import AttemptSpec, Ended, StopReason
@@ -94,17 +96,19 @@ class Guard:
         exception, it is killed first."""
         channel = self._channel()
         if channel is not None:
-            self._under_way[spec.token] = channel
             try:
-                # Looked at when it is among those under way, which the death of the guard ends: no end is missed.
-                if not self._dead and channel.ask(Start(spec)):
+                with channel.turn:  # from here on it can be stopped, and that comes behind its start
+                    self._under_way[spec.token] = channel
+                    # Dead is looked at only now: a guard's death ends the wait of those that are under way.
+                    asked = not self._dead and channel.ask(spec)
+                if asked:
                     return self._answer(channel, spec.token)
             except BaseException:
                 del self._own.channel
                 channel.break_off()
                 raise
             finally:
-                del self._under_way[spec.token]
+                self._under_way.pop(spec.token, None)
         # Not lost at once: while another guard starts, a queue of runs would be, with all that they may be lost.
         self._succeeded.wait()
         if self._successor is None:
@@ -215,22 +219,24 @@ class _Channel:
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._unpacker = Unpacker()
-        self._lock = threading.Lock()  # of what is said by it
+        self.turn = threading.Lock()  # to say something
+        self._env: dict[str, str] | None = None  # of the last start
         weakref.finalize(self, sock.close)
 
-    def ask(self, start: Start) -> bool:
-        """Have an attempt started; False: nobody is there who could."""
-        message = pack(start)
-        with self._lock:
-            try:
-                self._socket.sendall(message)
-            except OSError:
-                return False
+    def ask(self, spec: AttemptSpec) -> bool:
+        """Have an attempt started, by whoever holds `turn`; False: nobody is there who could."""
+        env = None if spec.env is self._env or spec.env == self._env else spec.env
+        message = pack(Start(msgspec.structs.replace(spec, env={}), env))
+        try:
+            self._socket.sendall(message)
+        except OSError:
+            return False
+        self._env = spec.env
         return True
 
     def say(self, stop: Stop) -> bool:
         """Have it stopped, which can be said by any thread; False: the guard takes nothing at the moment."""
-        if not self._lock.acquire(timeout=SAY_TIMEOUT_S):
+        if not self.turn.acquire(timeout=SAY_TIMEOUT_S):
             return False
         try:
             message = pack(stop)
@@ -240,7 +246,7 @@ class _Channel:
         except OSError:
             return False
         finally:
-            self._lock.release()
+            self.turn.release()
 
     def hear(self) -> Ended | None:
         """Wait for the answer; None: it has died, or ended without one."""

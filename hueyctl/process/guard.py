@@ -28,7 +28,7 @@ from hueyctl.failpoints import failpoint
 from hueyctl.model.outcome import AnyOutcome, Exited, Lost, Signaled, Stopped, TimedOut
 from hueyctl.process import kin
 from hueyctl.process.channel import Channel, Control
-from hueyctl.process.launch import CannotStart, launch
+from hueyctl.process.launch import CannotStart, Environment, launch
 from hueyctl.process.leader import Attempt, Leader, Pipe, WarmChild
 from hueyctl.process.spec import AttemptSpec, Ended, ProcessSpec, PythonSpec
 from hueyctl.process.wire import Call, Join, Over, Ready, Recycle, Start, Stop, Tick, decode_answer, decode_request
@@ -113,7 +113,8 @@ class _Guard:
         signal.signal(signal.SIGCHLD, self._note_death)
         self._deaths = False  # somebody may have to be reaped
         self._worker = Control(sock, self._selector, lambda _: self._hear_worker())
-        self._threads: set[Channel] = set()  # the worker's, by their channels
+        # The worker's, by their channels, and the environment of what each has started last.
+        self._threads: dict[Channel, Environment] = {}
         self._selector.register(self._wakened, selectors.EVENT_READ, lambda: os.read(self._wakened, 4096))
 
     # -- the loop ---------------------------------------------------------------------------------------------------
@@ -182,7 +183,8 @@ class _Guard:
         for payload in self._worker.receive() or ():
             match decode_request(payload):
                 case Join():
-                    self._threads.add(Channel(self._worker.joined(), self._selector, self._hear_thread))
+                    channel = Channel(self._worker.joined(), self._selector, self._hear_thread)
+                    self._threads[channel] = Environment({})
                 case Tick():
                     self._silent_at = time.monotonic() + self._patience
                 case Recycle():
@@ -193,7 +195,9 @@ class _Guard:
     def _hear_thread(self, channel: Channel) -> None:
         for payload in channel.receive() or ():
             match decode_request(payload):
-                case Start(spec):
+                case Start(spec, env):
+                    if env is not None:
+                        self._threads[channel] = Environment(env)
                     self._start(spec, channel)
                 case Stop(token, reason):
                     self._reap()  # who has ended by itself wasn't stopped
@@ -211,7 +215,7 @@ class _Guard:
             self._signal(attempt.leader, signal.SIGKILL)
         if not deserted:
             channel.close()
-            self._threads.remove(channel)
+            del self._threads[channel]
 
     # -- starting ---------------------------------------------------------------------------------------------------
 
@@ -224,9 +228,9 @@ class _Guard:
         try:
             match spec.body:
                 case ProcessSpec(argv=argv):
-                    leader = self._program(spec, argv)
+                    leader = self._program(spec, argv, self._threads[channel])
                 case PythonSpec() as body:
-                    leader = self._child_for(spec, body)
+                    leader = self._child_for(spec, body, self._threads[channel])
         except CannotStart as exc:
             channel.send(Over(Ended(token=spec.token, outcome=exc.outcome)))
             return
@@ -240,7 +244,7 @@ class _Guard:
             self._call(leader, spec)
         failpoint("start.after")
 
-    def _program(self, spec: AttemptSpec, argv: tuple[str, ...]) -> Leader:
+    def _program(self, spec: AttemptSpec, argv: tuple[str, ...], env: Environment) -> Leader:
         if not argv:
             raise CannotStart(127, "its command is empty")
         _make_folder(spec.progress.rpartition("/")[0])
@@ -251,7 +255,7 @@ class _Guard:
             except OSError as exc:
                 raise CannotStart(126, f"its input can't be read: {spec.stdin}: {exc.strerror}") from exc
         try:
-            leader = Leader(*self._launch(argv, spec, {**spec.env, **spec.run_env}, [stdin]))
+            leader = Leader(*self._launch(argv, spec.dir, env, spec.run_env, [stdin]))
         finally:
             if stdin != self._null:
                 os.close(stdin)
@@ -260,7 +264,7 @@ class _Guard:
         self._wake_by(at)
         return leader
 
-    def _child_for(self, spec: AttemptSpec, body: PythonSpec) -> WarmChild:
+    def _child_for(self, spec: AttemptSpec, body: PythonSpec, env: Environment) -> WarmChild:
         for child in reversed(self._idle):
             if child.definition == body.definition:
                 self._idle.remove(child)
@@ -271,7 +275,8 @@ class _Guard:
             raise CannotStart(126, f"{body.interpreter}: {exc.strerror}") from exc
         with theirs:
             try:
-                launched = self._launch((body.interpreter, _CHILD), spec, dict(spec.env), [self._null, theirs.fileno()])
+                argv = body.interpreter, _CHILD
+                launched = self._launch(argv, spec.dir, env, {}, [self._null, theirs.fileno()])
             except CannotStart:
                 ours.close()
                 raise
@@ -282,11 +287,11 @@ class _Guard:
         return child
 
     def _launch(
-        self, argv: tuple[str, ...], spec: AttemptSpec, env: dict[str, str], others: list[int]
+        self, argv: tuple[str, ...], dir: str, env: Environment, run_env: dict[str, str], others: list[int]
     ) -> tuple[int, int, int, int]:
         """Start a leader with `others` as its stdin and (a child's) descriptor 3: its pid, its serial, its pipes."""
         serial = next(self._serials)
-        env[kin.KIN] = f"{env.get(kin.KIN, '')}/{self._family}.{serial}"
+        mark = f"{env.get(kin.KIN) or ''}/{self._family}.{serial}"
         try:
             stdout, to_stdout = os.pipe()
         except OSError as exc:
@@ -299,7 +304,7 @@ class _Guard:
             raise CannotStart(126, f"{argv[0]}: {exc.strerror}") from exc
         try:
             descriptors = [others[0], to_stdout, to_stderr, *others[1:]]
-            pid = launch(argv, dir=spec.dir, env=env, descriptors=descriptors)
+            pid = launch(argv, dir=dir, env=env, more={**run_env, kin.KIN: mark}, descriptors=descriptors)
         except CannotStart:
             os.close(stdout)
             os.close(stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Mapping
 from functools import cache
 
 from hueyctl.model.outcome import NotStarted
@@ -18,8 +19,31 @@ class CannotStart(Exception):
         self.outcome = NotStarted(code, reason)
 
 
-def launch(argv: tuple[str, ...], *, dir: str, env: dict[str, str], descriptors: list[int]) -> int:
-    """Start `argv` as the leader of a process group, with `descriptors` as its 0, 1, 2… and no other.
+class Environment:
+    """Variables that many attempts start with, made ready for the system once."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+        self._ready: dict[bytes, bytes] | None = None
+
+    def get(self, name: str) -> str | None:
+        """The value of one of them."""
+        return self._variables.get(name)
+
+    def extended(self, more: Mapping[str, str]) -> dict[bytes, bytes | str]:
+        """All of them, `more` in front of those of the same name, as the system takes them.
+
+        Raises:
+            ValueError: a lone surrogate is in one of them.
+        """
+        if self._ready is None:
+            self._ready = {os.fsencode(name): os.fsencode(value) for name, value in self._variables.items()}
+        return {**self._ready, **{os.fsencode(name): value for name, value in more.items()}}
+
+
+def launch(argv: tuple[str, ...], *, dir: str, env: Environment, more: dict[str, str], descriptors: list[int]) -> int:
+    """Start `argv` as the leader of a process group, with the variables `env` and `more`, and with `descriptors` as its
+    0, 1, 2… and no other.
 
     Changes this process's own folder to `dir`, which only a single-threaded process may do: the alternative, forking
     Python, costs ten times as much.
@@ -32,12 +56,12 @@ def launch(argv: tuple[str, ...], *, dir: str, env: dict[str, str], descriptors:
         os.chdir(dir)
     except (OSError, ValueError) as exc:
         raise CannotStart(126, f"its folder can't be entered: {dir}: {_what(exc)}") from exc
-    path = find(program, env)
+    path = find(program, more.get("PATH", env.get("PATH")))
     try:
         return os.posix_spawn(
             path,
             argv,
-            env,
+            env.extended(more),
             file_actions=[(os.POSIX_SPAWN_DUP2, fd, to) for to, fd in enumerate(descriptors)],
             # Not a session for each: the kernel schedules sessions as units (autogroup), and starting one costs
             # milliseconds on a busy machine. The guard's own session has no terminal, which is what matters.
@@ -58,10 +82,10 @@ def _ignored() -> tuple[signal.Signals, ...]:
     return tuple(each for each in signal.valid_signals() if signal.getsignal(each) == signal.SIG_IGN)
 
 
-def find(program: str, env: dict[str, str]) -> str:
-    """Where the attempt's own PATH has it; a program with a `/` in it is taken as it is.
+def find(program: str, folders: str | None) -> str:
+    """Where `folders` (the attempt's own PATH; None: it has none) have it; with a `/` in it, it is taken as it is.
 
-    A folder of PATH that can't be looked into is passed over, as a shell does.
+    A folder that can't be looked into is passed over, as a shell does.
 
     Raises:
         CannotStart: 127 no such program, 126 it isn't executable.
@@ -69,7 +93,7 @@ def find(program: str, env: dict[str, str]) -> str:
     if "/" in program:
         return program
     found_but = ""
-    for folder in env.get("PATH", os.defpath).split(os.pathsep):
+    for folder in (os.defpath if folders is None else folders).split(os.pathsep):
         path = os.path.join(folder or os.curdir, program)
         if program and os.path.isfile(path):
             if os.access(path, os.X_OK):

@@ -17,9 +17,11 @@ class Join(msgspec.Struct, frozen=True, tag="join"):
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
-    """Start this attempt; an `Over` answers it, by the same channel."""
+    """Start this attempt; an `Over` answers it, by the same channel. `env` is the spec's environment, which is left out
+    there: kilobytes, and mostly (None) those of the last start on this channel."""
 
     spec: AttemptSpec
+    env: dict[str, str] | None
 
 
 class Stop(msgspec.Struct, frozen=True, tag="stop"):

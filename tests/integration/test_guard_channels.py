@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from types import FrameType
 import pytest
 from guarded import Guarded, eventually, lives, out, pid_in
 
-from hueyctl.model.outcome import Exited, Lost, Returned, Stopped
+from hueyctl.model.outcome import Exited, Lost, NotStarted, Returned, Stopped
 from hueyctl.process.client import SAY_TIMEOUT_S, Guard, kill_what_outlived
 
 
@@ -20,12 +21,56 @@ def descriptors(pid: int | str) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def test_a_stop_that_follows_its_start_at_once_is_heard_on_every_channel(guarded: Guarded) -> None:
-    for _ in range(5):
-        under = [guarded.begin(guarded.command("sleep", "300")) for _ in range(6)]
-        for each in under:
-            eventually(lambda each=each: guarded.guard.stop(each.spec.token, "revoked"))
-        assert [each.end().outcome for each in under] == [Stopped("revoked")] * 6
+def test_a_stop_never_overtakes_its_start(guarded: Guarded) -> None:
+    guarded.module("import time\ndef wait(text): time.sleep(300)")
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # the other thread comes by while this one puts its large start into words
+    try:
+        for _ in range(15):
+            under = guarded.begin(guarded.job("wait", {"text": "x" * 1_000_000}))
+            while not guarded.guard.stop(under.spec.token, "revoked"):
+                pass
+            assert under.end().outcome == Stopped("revoked")
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_each_attempt_has_its_own_environment_and_nothing_of_the_one_before(guarded: Guarded) -> None:
+    """An environment that is the same as before isn't sent again: no attempt may get another's."""
+    base = {"PATH": os.environ["PATH"]}
+    wanted: list[dict[str, str]] = [
+        {"A": "1"},
+        {"A": "1"},
+        {"B": "2"},
+        {},
+        {"A": "\ud800"},
+        {"A": "\ud800"},
+        {"A": "1"},
+    ]
+    found = []
+    for given in wanted:
+        spec = guarded.script('echo "$A$B"', env=base | given, run_env={"C": "3"})
+        found.append((guarded.run(spec).outcome, out(spec)))
+    texts = b"1\n", b"1\n", b"2\n", b"\n", b"", b"", b"1\n"
+    assert [text for _, text in found] == [*texts]
+    assert [isinstance(outcome, NotStarted) for outcome, _ in found] == [False] * 4 + [True] * 2 + [False]
+    shadowed = guarded.command("env", env=base | {"A": "1"}, run_env={"A": "2"})
+    guarded.run(shadowed)
+    assert [line for line in out(shadowed).splitlines() if line.startswith(b"A=")] == [b"A=2"]
+
+
+def test_a_guards_successor_is_told_the_environment_again(tmp_path: Path) -> None:
+    first, second = Guarded(tmp_path / "first"), Guarded(tmp_path / "second")
+    first.guard.on_death = lambda: second.guard
+    env = {"PATH": os.environ["PATH"], "A": "1"}
+    specs = [first.script('echo "$A"', env=env) for _ in range(3)]
+    assert first.run(specs[0]).outcome == Exited(0)
+    os.kill(first.guard.pid, signal.SIGKILL)
+    eventually(lambda: not first.guard.alive)
+    assert [first.run(spec).outcome for spec in specs[1:]] == [Exited(0)] * 2
+    assert [out(spec) for spec in specs] == [b"1\n"] * 3
+    first.guard.close(10)
+    second.guard.close(10)
 
 
 def test_large_messages_go_both_ways_side_by_side(guarded: Guarded) -> None:
