@@ -86,7 +86,10 @@ class Scene:
         return claim
 
     def settlement(self, claim: Claim, verdict: Verdict, outcome: AnyOutcome) -> Settlement:
-        return Settlement(n=claim.run.n, token=claim.token, verdict=verdict, outcome=outcome, ended_at=self.now)
+        """As a worker gives it."""
+        return Settlement(
+            n=claim.run.n, token=claim.token, verdict=verdict, outcome=outcome, ended_at=self.now, claimed=claim.run
+        )
 
     def settle(self, claim: Claim, verdict: Verdict, outcome: AnyOutcome) -> Exchange:
         return self.store.exchange([self.settlement(claim, verdict, outcome)], None, now=self.now)

@@ -29,9 +29,9 @@ from hypothesis.stateful import (
 from scene import Opener, Scene
 
 from hueyctl.model.definition import Retention
-from hueyctl.model.outcome import AnyOutcome, Exited, Lost, Stopped
+from hueyctl.model.outcome import Exited, Lost, Stopped
 from hueyctl.model.run import LIVE, TERMINAL, NewRun, NewStep, Run, RunState
-from hueyctl.model.transition import Done, Final, Release, Retry, Settlement, Verdict
+from hueyctl.model.transition import Done, Final, Release, Retry
 from hueyctl.storage.store import Claim, Firing, JobPolicy, ScheduleDefinition, StepRun
 
 S = RunState
@@ -65,6 +65,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.TemporaryDirectory(prefix="hueyctl-graphs-", dir=IN_MEMORY)
         self.scene = Scene(store_at(Path(self.folder.name)))
+        # In the order of their making: ids and tokens are random, and an example must mean the same each time.
         self.given: dict[str, NewRun] = {}  # the pipelines that are there, as they were handed in
         self.claims: dict[str, Claim] = {}  # of attempts under way, by token
         self.gone: list[Claim] = []
@@ -147,7 +148,7 @@ class Machine(RuleBasedStateMachine):
         delay=st.sampled_from([0, 5]),
     )
     def settle(self, number: int, how: str, delay: int) -> None:
-        token = sorted(self.claims)[number % len(self.claims)]
+        token = list(self.claims)[number % len(self.claims)]
         claim = self.claims.pop(token)
         self.gone.append(claim)
         result = claim.run.id[:8].encode()
@@ -160,24 +161,20 @@ class Machine(RuleBasedStateMachine):
             "give back": (Release(started=False), Stopped("interrupted")),
             "lost": (Final(), Lost("the guard died")),
         }[how]
-        settlement = self.settlement(claim, verdict, outcome)
+        settlement = self.scene.settlement(claim, verdict, outcome)
         assert self.scene.store.exchange([settlement], None, now=self.scene.now).stale == ()
         if how == "done":
             self.results[claim.run.id] = result
 
-    def settlement(self, claim: Claim, verdict: Verdict, outcome: AnyOutcome) -> Settlement:
-        at = self.scene.now
-        return Settlement(n=claim.run.n, token=claim.token, verdict=verdict, outcome=outcome, ended_at=at)
-
     @precondition(lambda self: self.gone)
     @rule(number=which)
     def settle_late(self, number: int) -> None:
-        late = self.settlement(self.gone[number % len(self.gone)], Done(b"late"), Exited(0))
+        late = self.scene.settlement(self.gone[number % len(self.gone)], Done(b"late"), Exited(0))
         assert self.scene.store.exchange([late], None, now=self.scene.now).stale == (late,)
 
     @rule(worker=workers)
     def die(self, worker: str) -> None:
-        lost = {token for token, claim in self.claims.items() if claim.run.worker == worker}
+        lost = [token for token, claim in self.claims.items() if claim.run.worker == worker]
         given_back = self.scene.store.rescue(worker, cause="its processes are gone", now=self.scene.now)
         assert {run.id for run in given_back} == {self.claims[token].run.id for token in lost}
         self.gone += [self.claims.pop(token) for token in lost]
@@ -224,7 +221,7 @@ class Machine(RuleBasedStateMachine):
         self.scene.pass_time(seconds=seconds)
 
     def pick(self, number: int, whole: bool) -> Run:
-        pipeline = self.run(sorted(self.given)[number % len(self.given)])
+        pipeline = self.run(list(self.given)[number % len(self.given)])
         steps = self.scene.store.steps(pipeline.id)
         return pipeline if whole else steps[number % len(steps)].run
 
@@ -317,10 +314,12 @@ class Machine(RuleBasedStateMachine):
         for _ in range(1_000):
             while self.claims:
                 self.succeed(0)
-            self.scene.pass_time(seconds=1)
             self.claim("w1", 10)
-            if not self.claims and not self.scene.store.next_up(limit=1):
+            if self.claims:
+                continue
+            if not self.scene.store.next_up(limit=1):
                 return
+            self.scene.pass_time(seconds=1)  # only now: of many behind one lock the last would expire
         raise AssertionError("it never came to an end")
 
 

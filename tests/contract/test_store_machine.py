@@ -31,7 +31,7 @@ from scene import Opener, Scene
 from hueyctl.errors import Refused
 from hueyctl.model.definition import Retention
 from hueyctl.model.outcome import AnyOutcome, Exited, Lost, Stopped
-from hueyctl.model.run import LIVE, TERMINAL, RunState
+from hueyctl.model.run import LIVE, TERMINAL, Run, RunState
 from hueyctl.model.transition import Done, Final, Release, Retry, Settlement, Verdict
 from hueyctl.storage.store import EventFilter, JobPolicy, Pause, RunFilter
 
@@ -92,6 +92,7 @@ class Machine(RuleBasedStateMachine):
         self.model: dict[str, ModelRun] = {}
         self.known: set[str] = set()
         self.paused: set[tuple[str, str]] = set()
+        self.claimed: dict[str, Run] = {}  # what each claim gave, by its token
         self.gone: list[tuple[int, str, str]] = []  # (n, token, run) of attempts that are settled or rescued
         self.n = 0
         # What the events of each run must be since they were looked at last; and those that are of no run.
@@ -292,6 +293,7 @@ class Machine(RuleBasedStateMachine):
         assert [claim.run.id for claim in exchange.claims] == [run.id for run in expected]
         for claim, run in zip(exchange.claims, expected, strict=True):
             run.token = claim.token
+            self.claimed[claim.token] = claim.run
         assert exchange.next_due == self.next_due()
 
     def _take(
@@ -314,18 +316,24 @@ class Machine(RuleBasedStateMachine):
             taken.append(run)
         return taken
 
-    def settlement(self, run: ModelRun, verdict: Verdict, outcome: AnyOutcome) -> Settlement:
-        assert run.token is not None
-        return Settlement(n=run.n, token=run.token, verdict=verdict, outcome=outcome, ended_at=self.now)
+    def settlement(self, n: int, token: str, verdict: Verdict, outcome: AnyOutcome, known: bool) -> Settlement:
+        """Of someone who knows what the claim gave, as a worker does, or knows the token alone."""
+        claimed = self.claimed[token] if known else None
+        return Settlement(n=n, token=token, verdict=verdict, outcome=outcome, ended_at=self.now, claimed=claimed)
 
     @precondition(lambda self: self.runs_in(S.RUNNING))
-    @rule(number=which)
-    def succeed(self, number: int) -> None:
-        self.settle(number, "done", 0)
+    @rule(number=which, known=st.booleans())
+    def succeed(self, number: int, known: bool) -> None:
+        self.settle(number, "done", 0, known)
 
     @precondition(lambda self: self.runs_in(S.RUNNING))
-    @rule(number=which, how=st.sampled_from(["retry", "final", "release", "give back", "lost"]), delay=seconds)
-    def settle(self, number: int, how: str, delay: int) -> None:
+    @rule(
+        number=which,
+        how=st.sampled_from(["retry", "final", "release", "give back", "lost"]),
+        delay=seconds,
+        known=st.booleans(),
+    )
+    def settle(self, number: int, how: str, delay: int, known: bool) -> None:
         run = self.pick(number, S.RUNNING)
         stopped = Stopped("interrupted")
         verdict, outcome = {
@@ -336,7 +344,9 @@ class Machine(RuleBasedStateMachine):
             "give back": (Release(started=False), stopped),
             "lost": (Final(), Lost("the guard died")),
         }[how]
-        exchange = self.scene.store.exchange([self.settlement(run, verdict, outcome)], None, now=self.now)
+        assert run.token is not None
+        settlement = self.settlement(run.n, run.token, verdict, outcome, known)
+        exchange = self.scene.store.exchange([settlement], None, now=self.now)
         assert exchange.stale == ()
         if how == "lost":
             self.lose(run)
@@ -362,10 +372,10 @@ class Machine(RuleBasedStateMachine):
             self.wait_again(run, S.QUEUED, first)
 
     @precondition(lambda self: self.gone)
-    @rule(number=which)
-    def settle_late(self, number: int) -> None:
+    @rule(number=which, known=st.booleans())
+    def settle_late(self, number: int, known: bool) -> None:
         n, token, id = self.gone[number % len(self.gone)]
-        late = Settlement(n=n, token=token, verdict=Done(b"late"), outcome=Exited(0), ended_at=self.now)
+        late = self.settlement(n, token, Done(b"late"), Exited(0), known)
         assert self.scene.store.exchange([late], None, now=self.now).stale == (late,)
         run = self.model.get(id)
         if run is None:
