@@ -31,12 +31,12 @@ from hueyctl.process.channel import Channel, Control
 from hueyctl.process.launch import CannotStart, Environment, launch
 from hueyctl.process.leader import Attempt, Leader, Pipe, WarmChild
 from hueyctl.process.spec import AttemptSpec, Ended, ProcessSpec, PythonSpec
+from hueyctl.process.strays import KILL_AGAIN_S, Strays
 from hueyctl.process.wire import Call, Join, Over, Ready, Recycle, Start, Stop, Tick, decode_answer, decode_request
 
 LEASE_SHARE = 2 / 3
 RETIRE_S = 5.0  # what a child that is no longer needed has for its exit handlers
 WATCH_AFTER_S = 0.02
-CLEAR_AGAIN_S = 0.02
 GIVE_UP_S = 30.0  # a descendant that the kernel can't kill holds up its attempt no longer than this
 LAST_WORDS_S = 1.0  # what a worker has, that doesn't read, for hearing how its attempts ended
 IDLE_CHILDREN_MIN = 4
@@ -94,16 +94,13 @@ class _Guard:
         self._attempts: dict[str, Attempt] = {}
         self._ending: list[Attempt] = []  # those whose outcome is known
         self._leaders: dict[int, Leader] = {}  # by pid: every one that hasn't been reaped
-        self._by_serial: dict[int, Leader] = {}
         # Programs that have just started, and when to begin to read what they print. Most end before that, and it is
         # read then: to watch a pipe costs more than to make it.
         self._unwatched: OrderedDict[Leader, float] = OrderedDict()
         self._serials = itertools.count(1)
         self._idle: list[WarmChild] = []  # the longest idle first
         self._busiest = 0
-        self._children = kin.Children()
-        self._strays: dict[int, set[Attempt]] = {}  # orphans that came to us, and the attempts they may belong to
-        self._kill_again_at = 0.0
+        self._strays = Strays(self._family)
         self._oom_kills, self._oom_read_at = kin.oom_kills(), time.monotonic()
         self._null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self._wakened, wake = os.pipe()
@@ -125,8 +122,9 @@ class _Guard:
         while self._open:
             pause = self._next_at - time.monotonic()
             if self._ending or self._strays:
-                pause = min(pause, CLEAR_AGAIN_S)
+                pause = min(pause, KILL_AGAIN_S)
             events = self._selector.select(max(0.0, pause))
+            # Deaths first: who has ended by itself was neither stopped nor timed out.
             if self._deaths:
                 self._reap()
             # Then the worker, whose descriptor is lower than any other's: what it starts after a `Recycle`, by another
@@ -259,7 +257,7 @@ class _Guard:
         finally:
             if stdin != self._null:
                 os.close(stdin)
-        self._enter(leader)
+        self._leaders[leader.pid] = leader
         at = self._unwatched[leader] = time.monotonic() + WATCH_AFTER_S
         self._wake_by(at)
         return leader
@@ -282,7 +280,7 @@ class _Guard:
                 raise
         child = WarmChild(*launched, definition=body.definition)
         child.channel = Channel(ours, self._selector, lambda _: self._hear(child))
-        self._enter(child)
+        self._leaders[child.pid] = child
         self._watch(child)
         return child
 
@@ -316,9 +314,6 @@ class _Guard:
         os.set_blocking(stderr, False)
         return pid, serial, stdout, stderr
 
-    def _enter(self, leader: Leader) -> None:
-        self._leaders[leader.pid] = self._by_serial[leader.serial] = leader
-
     def _watch(self, leader: Leader) -> None:
         for pipe in (leader.stdout, leader.stderr):
             self._selector.register(pipe.fd, selectors.EVENT_READ, partial(self._pump, pipe))
@@ -341,7 +336,7 @@ class _Guard:
                 input=body.input,
             )
         )
-        self._busiest = max(self._busiest, sum(isinstance(each.leader, WarmChild) for each in self._attempts.values()))
+        self._busiest = max(self._busiest, len(self._attempts))
 
     # -- what leaders print and say ---------------------------------------------------------------------------------
 
@@ -425,14 +420,14 @@ class _Guard:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:
                     return
-                self._strays.pop(pid, None)
+                self._strays.reaped(pid)
                 leader = self._leaders.pop(pid, None)
                 if leader is not None:
                     self._exited(leader, os.waitstatus_to_exitcode(status))
 
     def _exited(self, leader: Leader, code: int) -> None:
         leader.gone = True
-        if not self._children.known:
+        if not self._strays.can_be_known:
             # Nobody can tell what it left; its group, whose number nobody else can have yet, is all there is to kill.
             kin.signal_group(leader.pid, signal.SIGKILL)
         if isinstance(leader, WarmChild):
@@ -467,14 +462,8 @@ class _Guard:
 
     def _clear(self, now: float) -> None:
         """Kill what attempts left behind, and report those of which nothing is left."""
-        self._find_strays()
-        doomed = [pid for pid, owners in self._strays.items() if not any(each.running for each in owners)]
-        if doomed and now >= self._kill_again_at:
-            self._kill_again_at = now + CLEAR_AGAIN_S
-            for pid in doomed:
-                kin.signal_pid(pid, signal.SIGKILL)
-            kin.kill_below(doomed)
-        unclear = {attempt for pid in doomed for attempt in self._strays[pid]} if doomed else ()
+        self._strays.find(self._leaders.keys(), self._attempts.values())
+        unclear = self._strays.kill(now)
         for attempt in [*self._ending]:
             leader = attempt.leader
             answered = isinstance(leader, WarmChild) and leader.answered and not leader.channel.hung_up
@@ -482,40 +471,6 @@ class _Guard:
             if (not still and attempt not in unclear) or now >= attempt.given_up_at:
                 self._over(attempt)
                 failpoint("exit.after")
-
-    def _find_strays(self) -> None:
-        listed = self._children.listed()
-        if listed is None or len(listed) == len(self._leaders):
-            self._strays.clear()
-            return
-        known, self._strays = self._strays, {}
-        anyone_running = len(self._ending) < len(self._attempts)
-        for pid in listed:
-            if pid in self._leaders:
-                continue
-            owners = known.get(pid)
-            if owners is None:
-                # Killed before the next is looked at: those of a fork storm live for less than a millisecond.
-                owners = self._owners(pid) if anyone_running else set(self._attempts.values())
-                if not any(each.running for each in owners):
-                    kin.signal_pid(pid, signal.SIGKILL)
-            self._strays[pid] = owners
-
-    def _owners(self, pid: int) -> set[Attempt]:
-        """The attempts that this orphan may belong to: the one whose mark it carries, or in whose group it is, and
-        otherwise everyone that is under way now."""
-        mark = f"{self._family}."
-        for part in (kin.variable(pid, kin.KIN) or "").split("/"):
-            if part.startswith(mark):
-                leader = self._by_serial.get(int(part.removeprefix(mark)))
-                return {leader.attempt} if leader is not None and leader.attempt is not None else set()
-        process = kin.look(pid)
-        attempts = set(self._attempts.values())
-        if process is not None:
-            for attempt in attempts:
-                if attempt.leader.pid == process.group:
-                    return {attempt}
-        return attempts
 
     def _over(self, attempt: Attempt) -> None:
         leader, spec = attempt.leader, attempt.spec
@@ -561,7 +516,6 @@ class _Guard:
 
     def _forget(self, leader: Leader) -> None:
         """Nothing refers to it any more; if it can't be killed, it stays a child to be reaped."""
-        self._by_serial.pop(leader.serial, None)
         self._unwatched.pop(leader, None)
         for pipe in (leader.stdout, leader.stderr):
             self._ignore(pipe)
