@@ -309,11 +309,14 @@ def _claim(
     want, passed = limits.want, 0
     if want.limit < 1:
         return None
-    for run in _in_order(database, limits):
+    runs = _in_order(database, limits)
+    while (run := next(runs, None)) is not None:
         misfit = _misfit(run, want)
         if misfit is not None:
-            _hold(database, run, misfit, log)
             passed += 1
+            if _hold(database, run, misfit, log):
+                # Who was let out may come before others of this lock that are at hand already.
+                runs = _in_order(database, limits)
         elif run.attempt and not durable:
             # A run may crash the machine each time: that it was claimed must not come undone.
             return "reclaim"
@@ -411,12 +414,13 @@ def _take(database: Database, run: Run, want: Want, now: datetime, log: Log) -> 
     return Claim(taken, token, whole, pipelines.inputs(database, run))
 
 
-def _hold(database: Database, run: Run, misfit: str, log: Log) -> None:
+def _hold(database: Database, run: Run, misfit: str, log: Log) -> bool:
+    """Hold a run that can't be claimed; did that let out others, which waited for its lock?"""
     database.run(HOLD, misfit, run.n)
     log.move(run.queue, run.job, RunState.QUEUED, RunState.HELD)
     log.run(run, EventType.HELD, RunState.HELD, {"reason": misfit})
     log.hook(msgspec.structs.replace(run, state=RunState.HELD, reason=misfit))
-    gates.open_lock(database, run.lock_key, log)
+    return gates.open_lock(database, run.lock_key, log)
 
 
 def _misfit(run: Run, want: Want) -> str | None:

@@ -112,11 +112,12 @@ def let_go(database: Database, n: int, key: str | None, log: Log) -> None:
         open_lock(database, key, log)
 
 
-def open_lock(database: Database, key: str | None, log: Log) -> None:
+def open_lock(database: Database, key: str | None, log: Log) -> bool:
     """One that was let out has left its line unclaimed (or its lock is free): unless another one holds it, let out the
-    first that waits in each line."""
-    if key is not None and database.one(HOLDER, key) is None and database.run(OPEN_LOCK, _of_lock(key)):
-        log.opened = True
+    first that waits in each line. Was there one?"""
+    opened = key is not None and database.one(HOLDER, key) is None and database.run(OPEN_LOCK, _of_lock(key)) > 0
+    log.opened |= opened
+    return opened
 
 
 def _of_lock(key: str) -> str:

@@ -159,6 +159,21 @@ def test_one_that_was_let_out_and_leaves_unclaimed_lets_the_next_out(
     assert scene.get(first).state in (RunState.REVOKED, RunState.EXPIRED, RunState.HELD)
 
 
+def test_one_that_is_held_in_a_claim_doesn_t_let_a_younger_one_take_its_place_in_front_of_the_next(
+    scene: Scene,
+) -> None:
+    """Nobody held the lock when the youngest came, so that it stands in its line, and the next one only then comes."""
+    scene.accept("b", lock_key="k")
+    holder = scene.claim_one()
+    misfit, second = scene.accept(lock_key="k"), scene.accept(lock_key="k")
+    scene.succeed(holder)
+    youngest = scene.accept(lock_key="k")
+    [claim] = scene.claim(admit=lambda run: "it doesn't fit" if run.id == misfit.id else None)
+    assert claim.run.id == second.id
+    scene.succeed(claim)
+    assert scene.claim_one().run.id == youngest.id
+
+
 def test_a_waiting_run_can_be_revoked_and_expires_and_is_retried(scene: Scene) -> None:
     scene.accept(lock_key="k")
     revoked, expired = scene.accept(lock_key="k"), scene.accept(lock_key="k", expires_s=60)
