@@ -16,6 +16,7 @@ from hueyctl.failpoints import failpoint
 from hueyctl.model.event import EventType
 from hueyctl.model.hook import NO_HOOKS, Hooks, Occasion
 from hueyctl.model.instant import iso
+from hueyctl.model.run import Run, RunState
 from hueyctl.storage import changes, gates
 from hueyctl.storage.database import Database
 from hueyctl.storage.hooks import follow
@@ -143,20 +144,27 @@ def _decide(database: Database, firing: Firing, by: str, now: datetime) -> Fired
     if live and (firing.overlap == "skip" or (firing.overlap == "queue" and database.one(WAITS, firing.schedule))):
         reason = f"overlap: run {live[0].id[:8]} of this schedule is {live[0].state.value}"
         return _passed_over(database, firing, "skipped", reason, log)
+    standing = changes.live_of_key(database, firing.run.unique_key)
+    if standing is not None and not (firing.overlap == "replace" and _gives_way_at_once(standing, firing.schedule)):
+        reason = f"unique: run {standing.id[:8]} stands for it, which is {standing.state.value}"
+        return _passed_over(database, firing, "skipped", reason, log)
     if live and firing.overlap == "replace":
         done = [changes.revoke_one(database, run, kill=True, now=now, log=log) for run in live]
         live = [each.run for each in done if each.effect == "requested"]
     new = firing.run
     if live:
         new = msgspec.structs.replace(new, due_at=None)  # due when it is let through
-    if (standing := changes.live_of_key(database, new.unique_key)) is not None:
-        reason = f"unique: run {standing.id[:8]} stands for it, which is {standing.state.value}"
-        return _passed_over(database, firing, "skipped", reason, log)
     gate = gates.of_schedule(firing.schedule) if live else None
     run = changes.take_in(database, new, gate=gate, now=now, log=log)
     database.run(DECIDED, firing.schedule, micros(firing.slot), "fired", run.id, None, log.time)
     log.write(database)
     return Fired(firing, "fired", run.id)
+
+
+def _gives_way_at_once(run: Run, schedule: str) -> bool:
+    """Can it be revoked for the schedule's next run? One that runs has its unique key until it has stopped: to stop it
+    for a run that can't be beside it would leave none."""
+    return run.schedule == schedule and run.state is not RunState.RUNNING
 
 
 def _call_hooks(database: Database, missed: Sequence[Fired], hooks: Hooks, now: datetime) -> None:

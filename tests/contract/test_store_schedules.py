@@ -410,3 +410,28 @@ def test_a_slot_whose_run_would_not_be_unique_is_skipped(scheduled: Store) -> No
     (fired,) = scheduled.fire([unique], now=START + MINUTE)
     assert (fired.outcome, fired.run) == ("skipped", None)
     assert fired.reason == f"unique: run {standing.id[:8]} stands for it, which is queued"
+
+
+def test_a_unique_run_is_replaced_where_it_waits_and_goes_on_where_it_runs(scheduled: Store) -> None:
+    """What runs has its key until it has stopped: to stop it for one that can't be made beside it would leave none."""
+
+    def fire_unique(slot: datetime) -> Fired:
+        wanted = firing(slot, overlap="replace")
+        assert wanted.run is not None
+        unique = msgspec.structs.replace(wanted, run=msgspec.structs.replace(wanted.run, unique_key=b"k"))
+        (fired,) = scheduled.fire([unique], now=slot)
+        return fired
+
+    fire_unique(START + MINUTE)
+    second = fire_unique(START + 2 * MINUTE)
+    assert (second.outcome, states(scheduled)) == ("fired", ["revoked", "queued"])
+    (claim,) = scheduled.exchange([], WANT, now=START + 2 * MINUTE).claims
+    third = fire_unique(START + 3 * MINUTE)
+    assert (third.outcome, third.reason) == (
+        "skipped",
+        f"unique: run {claim.run.id[:8]} stands for it, which is running",
+    )
+    assert scheduled.asked("w1")[1] == ()
+    assert fire_unique(START + 4 * MINUTE).outcome == "skipped"
+    settle(scheduled, claim.run.id, Done(b"ok"), START + 5 * MINUTE)
+    assert fire_unique(START + 6 * MINUTE).outcome == "fired"
