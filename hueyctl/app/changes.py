@@ -14,6 +14,7 @@ from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch
 from hueyctl.errors import UsageError, WaitTimeout
+from hueyctl.model.hook import Hooks
 from hueyctl.model.run import LIVE, Run, RunState
 from hueyctl.model.wording import quoted
 from hueyctl.process.client import kill_what_outlived
@@ -70,7 +71,8 @@ def retry(session: Session, runs: Iterable[Sequence[Run]], *, clock: Clock) -> l
     """Bring ended runs back: same id, attempts count on, retries afresh."""
     effects = []
     for page in runs:
-        for retried in session.writer().retry([run.id for run in page], by=session.by, now=clock()):
+        ids = [run.id for run in page]
+        for retried in session.writer().retry(ids, by=session.by, now=clock(), hooks=_hooks(session)):
             hint = None if retried.refusal is None else _instead_of_retry(session.writer(), retried.run)
             effects.append(Effect(public_of(session, retried.run), retried.refusal, hint))
     if effects:
@@ -232,13 +234,20 @@ def _stopped(session: Session, ids: Sequence[str], timeout: timedelta | None, cl
             while (run := store.get(id)) and run.state is RunState.RUNNING:
                 if dead := [worker for worker in _workers_of(store, run) if _is_dead_with_all_it_ran(session, worker)]:
                     # Nobody else may be alive to find that out.
-                    store.rescue(dead[0], cause="its worker died", now=clock())
+                    store.rescue(dead[0], cause="its worker died", now=clock(), hooks=_hooks(session))
                     session.ring()
                 elif not watch.wait(deadline):
                     hint = f"it is being stopped: `hueyctl inspect {id[:8]}`"
                     raise WaitTimeout(f"run {id[:8]} of {run.job} still runs", hint=hint)
             if run:
                 yield run
+
+
+def _hooks(session: Session) -> Hooks:
+    """What is to follow where such a change is the end of a run, as it would in a worker."""
+    from hueyctl.engine.hooks import hooks_of  # few changes are, and the others needn't load it
+
+    return hooks_of(session.project, session.place)
 
 
 def _workers_of(store: Store, run: Run) -> set[str]:

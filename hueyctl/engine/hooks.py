@@ -15,9 +15,9 @@ from hueyctl.process.output import tail
 from hueyctl.storage.place import Place
 
 
-def hooks_of(project: Project, place: Place, log: WorkerLog) -> Hooks:
+def hooks_of(project: Project, place: Place, log: WorkerLog | None = None) -> Hooks:
     """A hook for each job that has one, and one for what isn't defined where [defaults] has one; `place` has the
-    output of runs."""
+    output of runs. Without a `log`, why a hook's run can't be made is in its event alone."""
     hooks = {
         job.name: _Hook(project, job.on_failure, job.on_success, place, log)
         for job in project.jobs.values()
@@ -32,7 +32,7 @@ class _Hook:
     """Makes the runs that follow those of one job."""
 
     def __init__(
-        self, project: Project, on_failure: str | None, on_success: str | None, place: Place, log: WorkerLog
+        self, project: Project, on_failure: str | None, on_success: str | None, place: Place, log: WorkerLog | None
     ) -> None:
         self._project, self._place, self._log = project, place, log
         self._targets = {"on_failure": on_failure, "on_success": on_success}
@@ -49,8 +49,9 @@ class _Hook:
         try:
             return hook_run(self._project, target, occasion, output, next(new_ids(1)))
         except HueyctlError as exc:
-            whose = f"run {occasion.run.id[:8]}" if occasion.run else f"schedule {occasion.schedule}"
-            self._log.error(f"{occasion.key} of {occasion.job} ({whose}): nothing was enqueued: {exc.message}")
+            if self._log is not None:
+                whose = f"run {occasion.run.id[:8]}" if occasion.run else f"schedule {occasion.schedule}"
+                self._log.error(f"{occasion.key} of {occasion.job} ({whose}): nothing was enqueued: {exc.message}")
             raise
 
 

@@ -1,4 +1,4 @@
-"""What users ask for: runs taken in, revoked and retried, switches set. All of it durable when it returns."""
+"""What users ask for: runs taken in and revoked, switches set. All of it durable when it returns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from hueyctl.storage.rows import (
     to_json,
     utf8,
 )
-from hueyctl.storage.store import Accepted, Pause, Retried, Revocation
+from hueyctl.storage.store import Accepted, Pause, Revocation
 
 CHUNK: Final = 5_000
 
@@ -61,14 +61,6 @@ INSERT INTO paused_times (schedule, since, until) VALUES (?1, ?2, ?3)
 ON CONFLICT DO UPDATE SET until = max(until, ?3)
 """
 
-# What waits for others expires when it is released, and not before.
-RETRY: Final = """
-UPDATE runs SET state = ?1, gate = NULL, retries_left = NULL, losses = 0, due_at = ?2,
-    expires_at = CASE ?1 WHEN 'queued' THEN ?2 + expires_us END, started_at = NULL, finished_at = NULL, worker = NULL,
-    exit_code = NULL, error = NULL, reason = NULL, result = NULL, result_error = NULL
-WHERE n = ?3
-"""
-
 
 def accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetime) -> list[Accepted]:
     """`Store.accept`."""
@@ -82,7 +74,7 @@ def revoke(database: Database, ids: Sequence[str], *, kill: bool, by: str, now: 
     """`Store.revoke`."""
     log = Log(micros(now), by)
     with database.write(durable=True):
-        revocations = [revoke_one(database, run, kill=kill, now=now, log=log) for run in _found(database, ids)]
+        revocations = [revoke_one(database, run, kill=kill, now=now, log=log) for run in found(database, ids)]
         log.write(database)
         failpoint("revoke.before")
     failpoint("revoke.after")
@@ -124,27 +116,18 @@ def take_in(database: Database, new: NewRun, *, gate: str | None = None, now: da
     return msgspec.structs.replace(run, gate=gate)
 
 
+def found(database: Database, ids: Iterable[str]) -> Iterable[Run]:
+    """The runs of these ids, as they stand when their turn comes; ids that are no longer there are passed over."""
+    for id in ids:
+        run = _by_id(database, id)
+        if run is not None:
+            yield run
+
+
 def live_of_key(database: Database, unique_key: bytes | None) -> Run | None:
     """The live run that has this unique key."""
     row = None if unique_key is None else database.one(LIVE_BY_KEY, unique_key)
     return run_from(row) if row else None
-
-
-def retry(database: Database, ids: Sequence[str], *, by: str, now: datetime) -> list[Retried]:
-    """`Store.retry`."""
-    log = Log(micros(now), by)
-    retried = []
-    back: set[str] = set()  # a step may have been brought back with another one
-    with database.write(durable=True):
-        for run in _found(database, ids):
-            refusal = None if run.id in back else _refusal(database, run)
-            if refusal is None and run.id not in back:
-                back |= _bring_back(database, run, log)
-            retried.append(Retried(_by_id(database, run.id) or run, refusal))
-        log.write(database)
-        failpoint("retry.before")
-    failpoint("retry.after")
-    return retried
 
 
 def pause(database: Database, pauses: Sequence[Pause]) -> None:
@@ -334,48 +317,9 @@ def _revoke_pipeline(database: Database, pipeline: Run, *, kill: bool, now: date
     return Revocation(left, "requested" if kill else "running")
 
 
-def _bring_back(database: Database, run: Run, log: Log) -> set[str]:
-    """Let an ended run go on, one of a pipeline with what depends on it. Returns the ids of all that go on."""
-    if run.pipeline is None:
-        _again(database, run, RunState.QUEUED, log)
-        return {run.id}
-    back = pipelines.brought_back(database, run)
-    for each in back:
-        _again(database, each, RunState.WAITING, log)
-    ends.begin(database, run.pipeline, log)
-    return {each.id for each in back}
-
-
-def _again(database: Database, run: Run, state: RunState, log: Log) -> None:
-    database.run(RETRY, state.value, log.time, run.n)
-    if not run.is_pipeline:
-        log.move(run.queue, run.job, run.state, state)
-    log.run(msgspec.structs.replace(run, worker=None), EventType.RETRIED, state, {"was": run.state.value})
-
-
-def _refusal(database: Database, run: Run) -> str | None:
-    if run.state is RunState.SUCCEEDED:
-        return "has succeeded"
-    if run.state not in TERMINAL:
-        return f"has not ended: it is {run.state.value}"
-    row = database.one("SELECT unique_key FROM runs WHERE n = ?", run.n)
-    live = live_of_key(database, row[0]) if row else None
-    if live is not None:
-        return f"can't come back beside run {live.id}: that is live, and has the same unique key"
-    return None
-
-
 def _by_id(database: Database, id: str) -> Run | None:
     row = database.one(BY_ID, id)
     return run_from(row) if row else None
-
-
-def _found(database: Database, ids: Iterable[str]) -> Iterable[Run]:
-    """The runs of these ids, as they stand when their turn comes; ids that are no longer there are passed over."""
-    for id in ids:
-        run = _by_id(database, id)
-        if run is not None:
-            yield run
 
 
 def _log_switch(log: Log, type: EventType, kind: str, name: str, note: str | None) -> None:

@@ -13,7 +13,7 @@ from hueyctl.model.handover import Input
 from hueyctl.model.hook import NO_HOOKS, Hooks
 from hueyctl.model.run import NewRun, Run
 from hueyctl.model.transition import Settlement
-from hueyctl.storage import changes, pipelines, reading, schedules, upkeep, workers
+from hueyctl.storage import changes, pipelines, reading, retries, schedules, upkeep, workers
 from hueyctl.storage.database import Database
 from hueyctl.storage.exchange import exchange
 from hueyctl.storage.known import Known
@@ -91,8 +91,8 @@ class SqliteStore:
     def revoke(self, ids: Sequence[str], *, kill: bool, by: str, now: datetime) -> list[Revocation]:
         return changes.revoke(self.database, ids, kill=kill, by=by, now=now)
 
-    def retry(self, ids: Sequence[str], *, by: str, now: datetime) -> list[Retried]:
-        return changes.retry(self.database, ids, by=by, now=now)
+    def retry(self, ids: Sequence[str], *, by: str, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Retried]:
+        return retries.retry(self.database, ids, by=by, now=now, hooks=hooks)
 
     def pause(self, pauses: Sequence[Pause]) -> None:
         changes.pause(self.database, pauses)

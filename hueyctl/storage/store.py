@@ -281,8 +281,9 @@ class Store(Protocol):
     def revoke(self, ids: Sequence[str], *, kill: bool, by: str, now: datetime) -> list[Revocation]:
         """Never let these runs start; with `kill`, flag those that run to be stopped."""
 
-    def retry(self, ids: Sequence[str], *, by: str, now: datetime) -> list[Retried]:
-        """Bring ended runs (not succeeded ones) back: same id, retries and losses afresh, due now."""
+    def retry(self, ids: Sequence[str], *, by: str, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Retried]:
+        """Bring ended runs (not succeeded ones) back: same id, retries and losses afresh, due now. A step to which
+        nothing can be handed on fails again at once, and has its hook."""
 
     def pause(self, pauses: Sequence[Pause]) -> None:
         """Set these switches, with an event each. Set again, one has another note, and counts from the first time."""

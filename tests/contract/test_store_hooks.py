@@ -209,6 +209,15 @@ def test_a_step_that_fails_for_want_of_its_input_has_its_hook(scene: Scene, aler
     assert [(each.run and each.run.id, each.state) for each in alerts.occasions][1:] == [(second.id, "failed")]
 
 
+def test_a_step_that_fails_again_as_soon_as_it_is_retried_has_its_hook_again(scene: Scene, alerts: Alerts) -> None:
+    _, second, third = pipeline(scene, {}, {}, {})
+    settle(scene, alerts, scene.settlement(scene.claim_one(), Done(None, "too large"), Exited(0)))
+    before = len(following(scene))
+    scene.store.retry([third.id], by="bob", now=scene.now, hooks={"a": alerts})
+    assert (alerts.occasions[-1].run, len(following(scene))) == (scene.get(second), before + 1)
+    assert scene.types(second)[-3:] == ["retried", "failed", "hook"]
+
+
 def test_the_hook_of_a_step_is_told_of_no_secret_of_the_others(scene: Scene, alerts: Alerts) -> None:
     pipeline(scene, {"token": "hunter22"}, {"key": "sesame"})
     settle(scene, alerts, scene.settlement(scene.claim_one(), Done(b"hunter22"), Exited(0)))

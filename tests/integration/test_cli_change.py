@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import signal
+from datetime import UTC, datetime
 
 import pytest
 from shell import Shell, eventually
 
 from hueyctl.storage.locks import hold
+from hueyctl.storage.store import JobPolicy, Want
 
 JOBS = """
     [jobs.fetch]
@@ -248,3 +250,26 @@ def test_only_what_there_is_can_be_paused(shell: Shell, words: list[str]) -> Non
     assert shell.type("pause", *words, "--json", code=3).error["code"] == "not-found"
     assert shell.type("resume", *words, code=3).code == 3
     assert shell.type("inspect", "--json").json["pauses"] == []
+
+
+def test_what_ends_by_the_rescue_that_a_kill_needs_has_its_hook_as_in_a_worker(shell: Shell) -> None:
+    """The dead worker had two runs: the one to be stopped, and one that had lost its worker for the last time."""
+    shell.write(
+        """
+        [jobs.frail]
+        script = "true"
+        on_failure = "alert"
+        [jobs.alert]
+        script = "true"
+        params = { run = "" }
+        """
+    )
+    killed, lost = shell.enqueue("frail"), shell.enqueue("frail")
+    shell.register("w1", jobs=["frail"])
+    with shell.store() as store:
+        want = Want(worker="w1", limit=2, jobs={"frail": JobPolicy(crash_limit=1)})
+        assert len(store.exchange([], want, now=datetime.now(UTC)).claims) == 2
+    shell.type("revoke", "--kill", killed)
+    assert (shell.run(killed)["state"], shell.run(lost)["state"]) == ("revoked", "failed")
+    [alert] = shell.type("runs", "--job", "alert", "--json").json["runs"]
+    assert alert["params"] == {"run": lost}
