@@ -9,7 +9,7 @@ from typing import Literal
 
 import msgspec
 
-from hueyctl.app.finding import find_runs, known_job, known_queue, known_schedule, select_runs
+from hueyctl.app.finding import find_runs, is_pipeline, known_job, known_queue, known_schedule, select_runs
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch
@@ -117,7 +117,7 @@ def pause(session: Session, scope: Scope, *, note: str | None, now: datetime) ->
     """
     session.creator()
     for kind, name in scope.switches():
-        if kind == "job" and name in session.project.pipelines:
+        if kind == "job" and is_pipeline(session, name):
             hint = "pause the jobs that are its steps, or the schedule that starts it"
             raise UsageError(f"{quoted(name)} is a pipeline, and has no switch of its own", hint=hint)
         _KNOWN[kind](session, name)

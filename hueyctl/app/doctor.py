@@ -26,21 +26,20 @@ RESTORE = "stop the workers, keep the file with its -wal, and restore a copy mad
 
 def doctor(file: Path | None, *, cwd: Path, environ: Mapping[str, str], full: bool, now: datetime) -> Iterator[Check]:
     """The findings, in the order of what rests on what. With `full` every row is looked at."""
-    try:
-        path = config.find(file, cwd=cwd, environ=environ)
-    except ConfigError as exc:
-        yield problem("file", exc.message, exc.hint or "")
-        return
     project: Project | None = None
     try:
-        project = config.load(path, environ=environ)
+        project = config.load(config.find(file, cwd=cwd, environ=environ), environ=environ)
     except ConfigError as exc:
         for line in exc.problems:
-            yield problem("file", line, "correct it; workers that run go on with what they have read")
+            yield problem("file", line, exc.hint or "correct it; workers that run go on with what they have read")
+        known = config.salvage(file, cwd=cwd, environ=environ)
+        if not os.path.lexists(known.path) and not os.path.lexists(known.store):
+            return
     else:
-        yield ok("file", f"{path}: {len(project.jobs)} jobs")
-    yield from _of_file(path)
-    place = Place(Path(project.store if project else config.likely_store(path, environ=environ)))
+        known = project
+        yield ok("file", f"{project.path}: {len(project.jobs)} jobs")
+    place = Place(Path(known.store))
+    yield from _of_file(known.path)
     yield from ground(place)
     yield from _of_store(place, project, full=full, now=now)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from hueyctl.app.session import Session
-from hueyctl.errors import NotFound, UsageError
+from hueyctl.errors import HueyctlError, NotFound, UsageError
 from hueyctl.model.run import Run, RunState
 from hueyctl.model.wording import did_you_mean, quoted
 from hueyctl.storage.store import RunFilter, Store
@@ -46,7 +46,7 @@ def find_run(session: Session, text: str) -> Run:
     if _HEX.fullmatch(text):
         return _by_prefix(store, text.lower())
     message = f"there is no run or job {quoted(text)}{did_you_mean(text, [*project.jobs, *project.pipelines])}"
-    raise NotFound(message, hint="`hueyctl runs` lists the newest")
+    raise _unknown(session, message, "`hueyctl runs` lists the newest")
 
 
 def find_runs(session: Session, texts: Sequence[str]) -> list[Run]:
@@ -90,12 +90,23 @@ def parse_states(texts: Sequence[str] | None) -> tuple[RunState, ...] | None:
 
 
 def known_job(session: Session, name: str | None) -> str | None:
-    """`name` if it is a job or pipeline that is defined or was run; raises NotFound otherwise."""
+    """`name` if it is a job or pipeline that is defined, here or in a worker, or was run; raises NotFound otherwise."""
     project = session.project
-    if name is None or name in project.jobs or name in project.pipelines or session.reader().newest(job=name):
+    if name is None or name in project.jobs or name in project.pipelines:
+        return name
+    store = session.reader()
+    if store.newest(job=name) or any(name in worker.jobs for worker in store.workers()):
         return name
     message = f"there is no job {quoted(name)}{did_you_mean(name, [*project.jobs, *project.pipelines])}"
-    raise NotFound(message, hint="`hueyctl jobs` lists what jobs.toml defines")
+    raise _unknown(session, message, "`hueyctl jobs` lists what jobs.toml defines")
+
+
+def is_pipeline(session: Session, name: str) -> bool:
+    """Is it a pipeline's name and not a job's: by the file or, where that doesn't say, by its newest run?"""
+    if name in session.project.jobs or name in session.project.pipelines:
+        return name in session.project.pipelines
+    newest = session.reader().newest(job=name)
+    return newest is not None and newest.is_pipeline
 
 
 def known_queue(session: Session, name: str | None) -> str | None:
@@ -107,7 +118,8 @@ def known_queue(session: Session, name: str | None) -> str | None:
     known |= {queue for worker in store.workers() for queue in worker.queues or ()}
     if name in known or store.runs(RunFilter(queue=name), limit=1):
         return name
-    raise NotFound(f"there is no queue {quoted(name)}{did_you_mean(name, known)}", hint="`hueyctl inspect` lists them")
+    message = f"there is no queue {quoted(name)}{did_you_mean(name, known)}"
+    raise _unknown(session, message, "`hueyctl inspect` lists them")
 
 
 def known_schedule(session: Session, name: str | None) -> str | None:
@@ -117,7 +129,12 @@ def known_schedule(session: Session, name: str | None) -> str | None:
     if any(state.name == name for state in session.reader().schedule_states()):
         return name
     message = f"there is no schedule {quoted(name)}{did_you_mean(name, session.project.schedules)}"
-    raise NotFound(message, hint="`hueyctl schedule list` lists them")
+    raise _unknown(session, message, "`hueyctl schedule list` lists them")
+
+
+def _unknown(session: Session, message: str, hint: str) -> HueyctlError:
+    """The store has no such name; without a right file nobody knows whether it is one."""
+    return session.file_error or NotFound(message, hint=hint)
 
 
 def _by_prefix(store: Store, prefix: str) -> Run:

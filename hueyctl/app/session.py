@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hueyctl import config
+from hueyctl.errors import ConfigError
 from hueyctl.model.definition import Job, Project
 from hueyctl.model.mask import Mask
 from hueyctl.model.run import Run
@@ -19,11 +20,15 @@ _MASKS_MAX = 1000
 
 
 class Session:
-    """A project, who uses it (`by`, as events name them), and its store."""
+    """A project, who uses it (`by`, as events name them), and its store.
 
-    def __init__(self, project: Project, *, by: str) -> None:
+    `file_error`: what is wrong with the file, where only the store is known; then `project` has no definitions.
+    """
+
+    def __init__(self, project: Project, *, by: str, file_error: ConfigError | None = None) -> None:
         self.project = project
         self.by = by
+        self.file_error = file_error
         self.place = Place(Path(project.store))
         self._reader: Store | None = None
         self._writer: Store | None = None
@@ -86,6 +91,23 @@ def open_session(file: Path | None, *, cwd: Path, environ: Mapping[str, str]) ->
     """The session of the `jobs.toml` that `file`, HUEYCTL_FILE or the folder means; raises ConfigError."""
     path = config.find(file, cwd=cwd, environ=environ)
     return Session(config.load(path, environ=environ), by=who())
+
+
+def open_store_session(file: Path | None, *, cwd: Path, environ: Mapping[str, str]) -> Session:
+    """The same for what needs the store and no definitions: a file that is gone or wrong keeps nobody from it.
+
+    Raises:
+        ConfigError: the file is gone or wrong, and no store is where that can still be told.
+    """
+    try:
+        return open_session(file, cwd=cwd, environ=environ)
+    except ConfigError as exc:
+        project = config.salvage(file, cwd=cwd, environ=environ)
+        if not os.path.isfile(project.store):
+            # Without its place, which may be an address with a password.
+            hint = exc.hint or "if its store is in another place, HUEYCTL_STORE=PATH names it"
+            raise ConfigError(exc.problems, hint=hint) from exc
+        return Session(project, by=who(), file_error=exc)
 
 
 def who() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any, Literal
@@ -12,7 +13,7 @@ import msgspec
 
 from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch
-from hueyctl.errors import NotFound, Refused, StoreMissing, UsageError, WaitTimeout
+from hueyctl.errors import NotFound, Refused, StoreError, StoreMissing, UsageError, WaitTimeout
 from hueyctl.model.wording import did_you_mean, quoted
 from hueyctl.storage.locks import worker_is_dead
 from hueyctl.storage.store import Store, Worker
@@ -90,6 +91,16 @@ def unserved(workers: Sequence[Worker], queue: str, job: str) -> str | None:
     if not any(job in worker.jobs for worker in serving):
         return f"no live worker of the queue {quoted(queue)} defines the job {quoted(job)}: `hueyctl worker reload`"
     return None
+
+
+def unused_queues(session: Session, queues: Sequence[str]) -> list[str]:
+    """Those of the queues that nothing uses, quoted, with the nearest that something does: typing errors, mostly."""
+    project = session.project
+    used = {job.queue for job in project.jobs.values()} | set(project.queues)
+    used |= {schedule.queue for schedule in project.schedules.values() if schedule.queue is not None}
+    with suppress(StoreError):  # the worker says by itself what is wrong with it, and may bring an old one up to date
+        used |= {line.queue for line in session.reader().lines()}
+    return [f"{quoted(queue)}{did_you_mean(queue, used)}" for queue in queues if queue not in used]
 
 
 def chosen(session: Session, ids: Sequence[str], *, every: bool, verb: str) -> list[Worker]:

@@ -36,7 +36,7 @@ def revoke(
     ] = None,
 ) -> Answer:
     """Never let runs start: those named, or all live ones that match."""
-    session = settings.session()
+    session = settings.store_session()
     where = _where(runs, job, state, since)
     chosen = changes.to_revoke(session, runs or (), where)
     effects = changes.revoke(session, chosen, kill=kill, timeout=timeout("timeout", patience), clock=utc_now)
@@ -51,7 +51,7 @@ def retry(
     again: Annotated[bool, typer.Option("--again", help="Enqueue a copy, of a succeeded run too.")] = False,
 ) -> Answer:
     """Bring ended runs back under the same id. Those named, or all failed ones (or of --state) that match."""
-    session = settings.session()
+    session = settings.session() if again else settings.store_session()
     where = _where(runs, job, state, since)
     chosen = changes.to_retry(session, runs or (), where)
     from hueyctl.app.enqueue import enqueue_again, warnings
@@ -73,13 +73,13 @@ def pause(
     note: Annotated[str | None, typer.Option(metavar="TEXT", help="Why, for those who wonder later.")] = None,
 ) -> Answer:
     """Let nothing new start, until `resume`; what runs goes on."""
-    switched = changes.pause(settings.session(), _scope(job, queue, schedule), note=note, now=utc_now())
+    switched = changes.pause(settings.store_session(), _scope(job, queue, schedule), note=note, now=utc_now())
     return Answer(documents=[{"paused": _public(switched)}], blocks=[Line(_paused(each)) for each in switched])
 
 
 def resume(job: Jobs = None, queue: Queues = None, schedule: Schedules = None) -> Answer:
     """Take a pause back; each is a switch of its own."""
-    session = settings.session()
+    session = settings.store_session()
     switched = changes.resume(session, _scope(job, queue, schedule), now=utc_now())
     notes = [_unchanged(each) for each in switched if not each.changed]
     if switched[0].kind == "all":
@@ -98,7 +98,7 @@ def _where(runs: Sequence[str] | None, job: str | None, state: Sequence[str] | N
         raise UsageError("either name runs, or select them by --job, --state and --since")
     if not runs and not selected:
         raise UsageError("which runs? name them, or select them by --job, --state or --since")
-    session = settings.session()
+    session = settings.store_session()
     return RunFilter(
         states=finding.parse_states(state),
         job=finding.known_job(session, job),

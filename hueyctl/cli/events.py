@@ -53,7 +53,7 @@ def events(
     ] = None,
 ) -> Iterable[Answer]:
     """Show the event log, the newest last; with --follow as it grows."""
-    session, now = settings.session(), utc_now()
+    session, now = settings.store_session(), utc_now()
     types = parse_types(type)
     if after is not None and limit is not None and follow:
         raise UsageError("--limit and --after: following goes on behind one of them")

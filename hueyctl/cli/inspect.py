@@ -49,7 +49,7 @@ def inspect(
     ] = None,
 ) -> Answer:
     """Show the whole, or all about a job, pipeline, schedule or run. Of a run also why it isn't running yet."""
-    session, now = settings.session(), utc_now()
+    session, now = settings.store_session(), utc_now()
     if name is None:
         return _overview(overview(session, now=now), upcoming(session, now=now, limit=SHOWN), now)
     if name != "last" and session.job(name):
@@ -250,7 +250,7 @@ def _job(detail: JobDetail, scheduled: Sequence[ScheduleView], now: datetime) ->
     document = {
         "job": public_job(job) if job else None,
         "counts": detail.counts,
-        "schedules": [public_schedule(settings.session(), view) for view in scheduled],
+        "schedules": [public_schedule(settings.store_session(), view) for view in scheduled],
         "runs": detail.runs,
     }
     return Answer(documents=[msgspec.to_builtins(document)], blocks=blocks)

@@ -41,7 +41,7 @@ def instant(name: str, text: str | None, now: datetime, *, timezone: str | None 
     from hueyctl.model.wording import quoted
 
     try:
-        return parse_instant(text, now=now, timezone=timezone or settings.session().project.timezone)
+        return parse_instant(text, now=now, timezone=timezone or settings.store_session().project.timezone)
     except ValueError as exc:
         raise UsageError(f"--{name}: {exc}, got {quoted(text)}") from exc
 

@@ -41,12 +41,15 @@ def graph(
     mermaid: Annotated[bool, typer.Option("--mermaid", help="As the text of a Mermaid flowchart.")] = False,
 ) -> Answer:
     """Draw the steps of a pipeline as a tree. As it is defined, or with the states of a run."""
-    session, now = settings.session(), utc_now()
+    session, now = settings.store_session(), utc_now()
     pipeline = session.project.pipelines.get(name)
     if pipeline is not None and name != "last":
         found = defined_graph(session.project, pipeline)
     else:
-        found = run_graph(session, find_pipeline(session, name))
+        run = find_pipeline(session, name)
+        if session.file_error and run.job == name:
+            raise session.file_error  # what a name means is in the file
+        found = run_graph(session, run)
     return Answer(
         documents=[{"graph": msgspec.to_builtins(found)}],
         blocks=[Lines(list(flowchart(found)))] if mermaid else [_tree(session, found, now)],

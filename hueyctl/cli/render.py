@@ -139,6 +139,18 @@ def report(error: HueyctlError, *, as_json: bool) -> None:
     _to_stderr(text + (f"hint: {one_line(error.hint)}\n" if error.hint else ""))
 
 
+def warn(error: ConfigError, going_on: str, *, as_json: bool) -> None:
+    """What is wrong with the file, where a command goes on all the same: one line, or one JSON document."""
+    more = len(error.problems) - 1
+    others = f" (and {more} more)" if more else ""
+    text = f"{error.problems[0]}{others}; {going_on}: see `hueyctl check`"
+    if as_json:
+        described = {"code": error.code, "message": text, "problems": list(error.problems)}
+        _to_stderr(encode({"schema": SCHEMA, "warning": described}).decode())
+    else:
+        _to_stderr(f"{one_line(text)}\n")
+
+
 def _to_stderr(text: str) -> None:
     try:
         sys.stderr.write(text)

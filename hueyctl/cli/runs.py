@@ -41,7 +41,7 @@ def runs(
     limit: Limit = 20,
 ) -> Answer:
     """List runs, the newest first."""
-    session, now = settings.session(), utc_now()
+    session, now = settings.store_session(), utc_now()
     where = RunFilter(
         states=finding.parse_states(state),
         job=finding.known_job(session, job),
@@ -101,7 +101,7 @@ def logs(
     """
     from hueyctl.app.output import BOTH, Stream, follow_logs, read_logs
 
-    session = settings.session()
+    session = settings.store_session()
     found = finding.find_run(session, run)
     streams: tuple[Stream, ...] = BOTH if stdout == stderr else (("stdout",) if stdout else ("stderr",))
 
@@ -151,7 +151,7 @@ def result(run: OneRun) -> Answer:
     """Print what a succeeded run returned or printed. Exit 1 where it has no result."""
     from hueyctl.app.output import read_result
 
-    session = settings.session()
+    session = settings.store_session()
     shown, data = read_result(session, finding.find_run(session, run))
     blocks = [] if data is None else [Raw(data if data.endswith(b"\n") else data + b"\n")]
     return Answer(
@@ -170,7 +170,7 @@ def wait(
     """Wait until runs have ended. Exit 0 when all of them succeeded."""
     if not runs:
         raise UsageError("which run?", hint="an id, the first 4 or more of one, a job (its newest run), or last")
-    session = settings.session()
+    session = settings.store_session()
     return _wait(session, finding.find_runs(session, runs), patience)
 
 

@@ -31,6 +31,21 @@ class Settings:
             from hueyctl.app.session import open_session
 
             self._session = open_session(self.file, cwd=Path.cwd(), environ=os.environ)
+        if self._session.file_error:
+            raise self._session.file_error
+        return self._session
+
+    def store_session(self) -> Session:
+        """The same for commands that need no definitions: where the file is wrong they go on with its store, which is
+        said; raises ConfigError where there is no store either."""
+        if self._session is None:
+            from hueyctl.app.session import open_store_session
+
+            self._session = open_store_session(self.file, cwd=Path.cwd(), environ=os.environ)
+            if error := self._session.file_error:
+                from hueyctl.cli.render import warn
+
+                warn(error, f"going on with its store alone, {self._session.place.store}", as_json=self.as_json)
         return self._session
 
     def close(self) -> None:

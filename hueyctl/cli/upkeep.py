@@ -13,6 +13,7 @@ from hueyctl.cli.answer import Answer, Block, Line, Lines, Table
 from hueyctl.cli.options import timeout
 from hueyctl.cli.settings import settings
 from hueyctl.cli.words import count, size
+from hueyctl.model.definition import Retention
 
 
 def doctor(
@@ -44,9 +45,10 @@ def backup(
     """Copy the store into one file, consistently, while workers go on. The output of runs is not in it."""
     from hueyctl.app.backup import back_up
 
-    made = back_up(settings.session(), Path(target), replace=force)
+    session = settings.store_session()
+    made = back_up(session, Path(target), replace=force)
     document = {"file": str(made.file), "size": made.size, "runs": made.runs, "last_seq": made.last_seq}
-    output = settings.session().place.output
+    output = session.place.output
     return Answer(
         documents=[{"backup": document}],
         blocks=[Line(f"wrote {target}: {count(made.runs, 'run')}, {size(made.size)}, checked")],
@@ -68,12 +70,13 @@ def prune(
     from hueyctl.app import prune as pruning
     from hueyctl.app.changes import utc_now
 
-    session = settings.session()
     given = {
         name: kept
         for name, text in (("succeeded", succeeded), ("failed", failed), ("events", events))
         if (kept := timeout(name, text)) is not None
     }
+    # How long things are kept says the file: what can't be read there must not be deleted by what is usual.
+    session = settings.store_session() if len(given) == len(Retention.__struct_fields__) else settings.session()
     retention = msgspec.structs.replace(session.project.retention, **given)
     found = (pruning.would_prune if dry_run else pruning.prune)(session, retention, now=utc_now())
     parts = [count(found.runs, "run"), count(found.events, "event")]

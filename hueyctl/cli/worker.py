@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -52,13 +53,22 @@ def start(
         raise UsageError(f"--log-format: expected text or json, got {quoted(log_format)}")
     session = settings.session()
     queues = tuple(name for text in queue or () for name in text.split(",") if name) or None
+    from hueyctl.app.workers import unused_queues
+
+    unused = unused_queues(session, queues or session.project.worker.queues or ())
+    doubts = [f"no job, schedule or waiting run uses the queue {queue}" for queue in unused]
     if detach:
-        return _detach(session, concurrency, queues, burst, log_format)
+        answer = _detach(session, concurrency, queues, burst, log_format)
+        answer.notes = [*doubts, *answer.notes]
+        return answer
+    from hueyctl.engine.log import WorkerLog
     from hueyctl.engine.worker import WorkerOptions, run_worker
 
-    options = WorkerOptions(
-        concurrency=concurrency, queues=queues, burst=burst, log_format="json" if log_format == "json" else "text"
-    )
+    form: Literal["text", "json"] = "json" if log_format == "json" else "text"
+    for doubt in doubts:
+        WorkerLog(form).warning(doubt)
+    session.close()
+    options = WorkerOptions(concurrency=concurrency, queues=queues, burst=burst, log_format=form)
     return Answer(exit_code=run_worker(session.project, options))
 
 
@@ -70,7 +80,7 @@ def status() -> Answer:
 
     now = utc_now()
     try:
-        found = statuses(settings.session(), now=now)
+        found = statuses(settings.store_session(), now=now)
     except StoreMissing:
         found = []  # nobody has worked here yet: no worker is alive, which is what was asked
     return Answer(
@@ -95,7 +105,7 @@ def stop(
     from hueyctl.app.workers import ask, await_gone, chosen
 
     patience = duration("--timeout", timeout)
-    session = settings.session()
+    session = settings.store_session()
     living = chosen(session, workers or (), every=every, verb="stop")
     ask(session, living, "stop", now=utc_now())
     await_gone(session, living, timeout=patience)
@@ -150,12 +160,18 @@ def _detach(
     arguments += ["--concurrency", str(concurrency)] if concurrency is not None else []
     arguments += [word for queue in queues or () for word in ("--queue", queue)]
     arguments += ["--burst"] if burst else []
-    before = session.place.log.stat().st_size if session.place.log.exists() else 0
+    before = _size(session.place.log)
     exit_code = detach_worker(arguments, session.place)
     log = str(session.place.log)
     if exit_code == 0:
         return Answer(documents=[{"log": log}], blocks=[Line(f"worker online, logging to {log}")])
-    size = session.place.log.stat().st_size if session.place.log.exists() else 0
-    said = tail_lines(session.place.log, 10).decode(errors="replace") if size > before else ""
+    said = tail_lines(session.place.log, 10).decode(errors="replace") if _size(session.place.log) > before else ""
     notes = [f"the worker did not start; its log is {log}", *said.splitlines()]
     return Answer(documents=[{"log": log}], notes=notes, exit_code=exit_code)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # whether it is not there or can't be looked at, the start finds out
+        return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hueyctl.config.load import find, likely_store, load
+from hueyctl.config.load import find, load, salvage
 from hueyctl.config.starter import host_timezone, starter
 
-__all__ = ["find", "host_timezone", "likely_store", "load", "starter"]
+__all__ = ["find", "host_timezone", "load", "salvage", "starter"]

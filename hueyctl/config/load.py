@@ -124,20 +124,35 @@ def parse(path: Path, *, environ: Mapping[str, str]) -> Project:
     return project
 
 
-def likely_store(path: Path, *, environ: Mapping[str, str]) -> str:
-    """Where the store of this file is, as far as can be told of one that is wrong."""
+def salvage(explicit: Path | None, *, cwd: Path, environ: Mapping[str, str]) -> Project:
+    """What can still be told where `find` or `load` fails: where the store is, and the time zone. No definitions: of
+    half a file they may lack what a default gives them, such as that a parameter is secret.
+
+    Without any file it is taken for lost from the nearest folder with a store at its usual place.
+    """
     try:
-        project, _ = _parsed(path, environ)
-        found = project.store
+        path = find(explicit, cwd=cwd, environ=environ)
     except ConfigError:
-        found = environ.get("HUEYCTL_STORE", "")
-    return os.path.join(path.parent, found or DEFAULT_STORE)
+        used = (folder for folder in (cwd, *cwd.parents) if (folder / DEFAULT_STORE).is_file())
+        path = next(used, cwd) / FILE_NAME
+    path = path.absolute()
+    try:
+        raw = _toml(path)
+    except ConfigError:
+        raw = {}
+    found, _ = _of(path, raw, environ)
+    # An override that is wrong must not lead to another store.
+    store = found.store or os.path.join(path.parent, environ["HUEYCTL_STORE"])
+    return Project(path=path, store=store, timezone=found.timezone)
 
 
 def _parsed(path: Path, environ: Mapping[str, str]) -> tuple[Project, list[str]]:
     """What is right in the file, and what is wrong with it."""
     path = path.absolute()
-    raw = _toml(path)
+    return _of(path, _toml(path), environ)
+
+
+def _of(path: Path, raw: dict[str, Any], environ: Mapping[str, str]) -> tuple[Project, list[str]]:
     file = File(path.name, path.parent, TABLES)
     at = At(file)
     read(at, raw, FILE)

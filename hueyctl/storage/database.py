@@ -39,6 +39,7 @@ from hueyctl.storage.rows import Row, utf8
 SCHEMA_VERSION = 1
 OLDEST_SQLITE = (3, 37)  # STRICT tables
 APPLICATION_ID = 0x68756579  # "huey"
+PERMISSIONS = "check the permissions of file and folder: a store belongs to one user"
 # SQLite waits this long by itself; in between signals are seen, and its back-off starts anew.
 BUSY_SLICE_S = 0.06
 # 64 MB: without a worker nobody else shortens the log, and a short one would make every tenth enqueue pay for it. A
@@ -235,13 +236,11 @@ class Database:
             case sqlite3.SQLITE_FULL:
                 return StoreFull(f"{self.path}: the disk is full", hint="free some space; nothing was half-done")
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-                return StoreReadOnly(f"{self.path} can't be written", hint="check the permissions of file and folder")
+                return StoreReadOnly(f"{self.path} can't be written", hint=PERMISSIONS)
             case sqlite3.SQLITE_CANTOPEN if not os.path.lexists(self.path):
                 return missing(self.path)
             case sqlite3.SQLITE_CANTOPEN:
-                return StoreReadOnly(
-                    f"{self.path} can't be opened here: {exc}", hint="check the permissions of file and folder"
-                )
+                return StoreReadOnly(f"{self.path} can't be opened here: {exc}", hint=PERMISSIONS)
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return damaged(self.path, str(exc))
             case sqlite3.SQLITE_IOERR if code in {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}:

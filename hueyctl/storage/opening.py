@@ -18,7 +18,7 @@ from hueyctl.errors import StoreBusy, StoreError, StoreReplaced
 from hueyctl.storage.database import APPLICATION_ID, SCHEMA_VERSION, Database, damaged, missing, older
 from hueyctl.storage.identity import refuse_another
 from hueyctl.storage.locks import hold, is_free, worker_is_dead
-from hueyctl.storage.place import Place, refuse_network
+from hueyctl.storage.place import Place, refuse_network, told
 
 # What leads from each version to the next; the first version has none before it.
 MIGRATIONS: Final[dict[int, str]] = {}
@@ -65,7 +65,7 @@ def _check_file(path: Path) -> None:
     except FileNotFoundError as exc:
         raise missing(path) from exc
     except OSError as exc:
-        raise StoreError(f"{path}: {exc.strerror}") from exc
+        raise told(exc, path) from exc
     if not stat.S_ISREG(found.st_mode):
         raise StoreError(f"{path} is not a file")
     if found.st_size == 0:

@@ -23,6 +23,8 @@ NETWORK_FILE_SYSTEMS = frozenset(
     | {"fuse.rclone", "fuse.s3backer", "fuse.s3fs", "fuse.smbnetfs", "fuse.sshfs"}
 )
 
+ONE_USER = "a store belongs to one user; run hueyctl as its owner, or name another with HUEYCTL_STORE"
+
 
 class Place(msgspec.Struct, frozen=True):
     """The files and folders of the store at `path` (absolute)."""
@@ -119,7 +121,7 @@ class Place(msgspec.Struct, frozen=True):
             for folder in (self.workers, self.bell, self.output):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as exc:
-            raise _told(exc, self.dir) from exc
+            raise told(exc, self.dir) from exc
         refuse_network(self.dir)
 
 
@@ -186,9 +188,12 @@ def _ignore(folder: Path) -> None:
         file.write("*\n")
 
 
-def _told(exc: OSError, folder: Path) -> StoreError:
+def told(exc: OSError, folder: Path) -> StoreError:
+    """What it means to the user that a file or folder of a store can't be used."""
     where = exc.filename or folder
-    if exc.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+    if exc.errno in {errno.EACCES, errno.EPERM}:
+        return StoreReadOnly(f"{where}: can't be made, read or written: {exc.strerror}", hint=ONE_USER)
+    if exc.errno == errno.EROFS:
         return StoreReadOnly(f"{where}: can't be made or written: {exc.strerror}")
     if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StoreFull(f"{where}: {exc.strerror}")

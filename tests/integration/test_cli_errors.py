@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +183,39 @@ def test_a_store_that_can_t_be_used_is_4(shell: Shell) -> None:
     assert shell.place.store.read_text() == "not a database"
 
 
+def test_another_users_store_is_said_to_be_one_users(shell: Shell) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own can't be entered by others
+        shell = Shell(Path(folder))
+        shell.write(JOBS)
+        commands = [["enqueue", "fetch"], ["runs"], ["worker", "start", "--detach"], ["worker", "start"]]
+        shell.enqueue("fetch")
+        for words in commands[:2]:
+            shell.type(*words)
+        importlib.import_module("hueyctl.engine.worker")  # that other user may not be able to read it
+        with as_another_user(shell):
+            for words in commands:
+                said = shell.type(*words, code=4)
+                assert "Permission denied" in said.err
+                assert "hint: a store belongs to one user" in said.err
+            hints = [check["hint"] for check in shell.type("doctor", "--json", code=1).json["checks"]]
+            assert not any("restore a copy" in hint for hint in hints if hint)
+
+
+@contextlib.contextmanager
+def as_another_user(shell: Shell) -> Iterator[None]:
+    """The store's folder is closed; root, whom that doesn't stop, is somebody else meanwhile."""
+    shell.dir.chmod(0o755)
+    shell.place.dir.chmod(0)
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
+        shell.place.dir.chmod(0o700)
+
+
 def test_reading_works_where_nothing_can_be_written(shell: Shell) -> None:
     run = shell.enqueue("fetch")
     shell.finish("fetch", result=b"x")
@@ -198,7 +235,7 @@ def test_a_bug_is_70_and_debug_shows_where(shell: Shell, monkeypatch: pytest.Mon
     def broken(_: Settings) -> None:
         raise ZeroDivisionError("\x1b[31mboom")
 
-    monkeypatch.setattr(Settings, "session", broken)
+    monkeypatch.setattr(Settings, "store_session", broken)
     said = shell.type("runs", code=70)
     assert said.err == "hueyctl: a bug in hueyctl: ZeroDivisionError: \\x1b[31mboom\nhint: --debug shows where\n"
     assert shell.type("runs", "--json", code=70).error["code"] == "internal"

@@ -183,6 +183,26 @@ def test_a_burst_worker_ends_by_itself_and_logs_as_asked(shell: Shell) -> None:
     assert "--log-format" in shell.type("worker", "start", "--log-format", "xml", code=2).err
 
 
+def test_a_worker_for_a_queue_that_nothing_uses_says_so(shell: Shell) -> None:
+    shell.enqueue("fetch", "--queue", "special")
+    shell.write(
+        "[queues.rare]\n[schedules.say]\nevery = '1h'\nqueue = 'hourly'\n" + (shell.dir / "jobs.toml").read_text()
+    )
+    for queues, said in (
+        ("default,heavy,special,rare,hourly", ""),
+        ("default,haevy", '"haevy"; did you mean "heavy"?'),
+    ):
+        worker = shell.spawn("worker", "start", "--burst", "--queue", queues)
+        first = worker.communicate(timeout=60)[1].decode().splitlines()[0]
+        assert ("no job, schedule or waiting run uses the queue" in first) == bool(said)
+        assert said in first
+    shell.place.store.unlink()
+    shell.place.store.write_text("not a database at all")
+    said = shell.spawn("worker", "start", "--detach", "--queue", "haevy").communicate(timeout=60)[1].decode()
+    assert 'the queue "haevy"' in said
+    assert "is damaged" in said
+
+
 def test_run_needs_no_store_and_exits_with_the_commands_own_code(shell: Shell) -> None:
     said = shell.spawn("run", "say", "code=7")
     out, err = said.communicate(timeout=30)
