@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -55,7 +56,10 @@ class Runner(Protocol):
 class Attempt:
     """A claimed run on its way through Huey."""
 
-    def __init__(self, claim: Claim, definitions: Definitions, place: Place, guard: Callable[[], Runner]) -> None:
+    def __init__(
+        self, claim: Claim, definitions: Definitions, place: Place, guard: Callable[[], Runner], *, start_by: float
+    ) -> None:
+        """`start_by`: the monotonic time from which on the run may be another worker's, if it hasn't begun before."""
         self.claim = claim
         self.run: Run = claim.run
         self.definitions = definitions
@@ -68,6 +72,8 @@ class Attempt:
         self.result: bytes | None = None
         self.result_error: str | None = None
         self._guard = guard
+        self._start_by = start_by
+        self._begun = True  # as far as is known
 
     @property
     def in_thread(self) -> bool:
@@ -123,6 +129,9 @@ class Attempt:
             # Imported here: it is the one place where user code enters the worker.
             from hueyctl.engine.inline import call_in_thread
 
+            if time.monotonic() >= self._start_by:
+                self._begun = False
+                return Stopped("stale")
             outcome = call_in_thread(self)
             if isinstance(outcome, Returned):
                 self._keep_returned(outcome)
@@ -138,6 +147,7 @@ class Attempt:
             ended = self._guard().run(spec)
         finally:
             self._take_away(spec)
+        self._begun = ended.begun
         match ended.outcome:
             case Returned():
                 self._keep_returned(ended.outcome)
@@ -252,6 +262,7 @@ class Attempt:
             timeout=timeout,
             kill_after=job.kill_after.total_seconds(),
             output_max=project.worker.output_max,
+            start_by=self._start_by,
         )
 
     def run_env(self, progress: str) -> dict[str, str]:
@@ -283,7 +294,7 @@ class Attempt:
     def settlement(self) -> Settlement:
         """How it ended, for the store. Without a verdict of Huey's it was interrupted, and is given back."""
         outcome = self.outcome or Stopped("interrupted")
-        verdict = self.verdict or Release(started=True)
+        verdict = self.verdict or Release(started=self._begun)
         if isinstance(verdict, Done):
             verdict = Done(self.result, self.result_error)
         elif isinstance(verdict, Release) and not isinstance(outcome, Stopped):

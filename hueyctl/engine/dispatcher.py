@@ -12,6 +12,7 @@ Promises:
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import threading
@@ -112,6 +113,9 @@ class Dispatcher:
         self.worker = worker
         self.definitions = definitions
         self.failure: BaseException | None = None
+        self.lease_until = math.inf
+        """Until then (monotonic) nobody takes this worker's runs over. Nothing is claimed, and what was claimed before
+        isn't started, after it: whoever sets it has renewed the lease."""
         self._place, self._bell, self._open_store, self._guard = place, bell, open_store, guard
         self._concurrency, self._queues = concurrency, queues
         self._events, self._log = events, log
@@ -241,22 +245,24 @@ class Dispatcher:
             self._events.dispatcher_ended()
 
     def _turn(self, store: Store) -> bool:
+        lease_until = self.lease_until  # as it was before the claim: what is renewed after that proves nothing of it
         with self._lock:
             if self._stopping:
                 self._give_back()
             endings, self._ended = self._ended, []
-            free = 0 if self._draining else len(self._seats)
+            free = len(self._seats) if self._may_claim() else 0
             stopping = self._stopping
         if not stopping and not self._draining:
             self._fire(store)
         if endings or (free and self._claimable):
-            self._exchange(store, endings, free)
+            self._exchange(store, endings, free, lease_until)
         if stopping and not self._ended:
             self._announce(at_once=True)
             return False
         with self._lock:
-            busy = bool(self._ended) or (bool(self._seats) and self._claimable and not self._draining)
-            idle = not busy and len(self._seats) == self._concurrency and not self._throttled
+            may_claim = self._may_claim()
+            busy = bool(self._ended) or (bool(self._seats) and self._claimable and may_claim)
+            idle = not busy and may_claim and len(self._seats) == self._concurrency and not self._throttled
             self._wake_at = 0 if busy else 1
             others = self._others_end_soon()
             if others:
@@ -273,6 +279,9 @@ class Dispatcher:
         elif time.monotonic() - self._listened_at > BELL_EVERY_S:
             self._listen(store, 0.0)
         return True
+
+    def _may_claim(self) -> bool:
+        return not self._draining and time.monotonic() < self.lease_until
 
     def _fire(self, store: Store) -> None:
         """Decide the slots that are due, by the definitions in force."""
@@ -297,7 +306,7 @@ class Dispatcher:
         self._ended += [(attempt, given_back(attempt)) for attempt, _ in self._active.values()]
         self._active.clear()
 
-    def _exchange(self, store: Store, endings: list[Ending], free: int) -> None:
+    def _exchange(self, store: Store, endings: list[Ending], free: int, lease_until: float) -> None:
         definitions = self.definitions
         want = None
         if free:
@@ -333,7 +342,7 @@ class Dispatcher:
             self._claimable = len(exchange.claims) == free or more
         else:
             self._claimable |= again or more
-        self._hand_over(exchange.claims, definitions)
+        self._hand_over(exchange.claims, definitions, lease_until)
         self._report(endings, exchange)
         if again or (self._unannounced is None and (endings or exchange.claims)):
             self._unannounced = b"work" if again else b"event"
@@ -360,14 +369,14 @@ class Dispatcher:
             if self._stopping:
                 return
 
-    def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions) -> None:
+    def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions, lease_until: float) -> None:
         for claim in claims:
             with self._lock:
                 seat = self._seats.pop(0) if self._seats else None
                 if seat is None:  # it was drained meanwhile
                     self._ended.append((None, not_taken(claim)))
                     continue
-                attempt = Attempt(claim, definitions, self._place, self._guard)
+                attempt = Attempt(claim, definitions, self._place, self._guard, start_by=lease_until)
                 self._linger_until = time.monotonic() + LINGER_S
                 # From here on it can be stopped and given back, whether its thread has woken up yet or not.
                 self._active[claim.token] = (attempt, seat.thread)

@@ -6,6 +6,7 @@ delays a beat.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -30,7 +31,8 @@ def patience_of_a_beat(lease: timedelta) -> float:
 
 
 class Heart(Periodic):
-    """Beats three times a lease. `declared_dead` is called when somebody has rescued this worker's runs."""
+    """Beats three times a lease. `renewed` is called after each beat with the monotonic time right before it, whence
+    the lease runs; `declared_dead` when somebody has rescued this worker's runs."""
 
     def __init__(
         self,
@@ -39,16 +41,18 @@ class Heart(Periodic):
         open_store: Callable[[], Store],
         lease: timedelta,
         tick: Callable[[], None],
+        renewed: Callable[[float], None],
         running: Callable[[], int],
         declared_dead: Callable[[], None],
         ended: Callable[[], None],
         log: WorkerLog,
     ) -> None:
         super().__init__("Heart", open_store=open_store, pause_s=pause_between_beats(lease), ended=ended)
-        self._worker, self._tick, self._running = worker, tick, running
+        self._worker, self._tick, self._renewed, self._running = worker, tick, renewed, running
         self._declared_dead, self._log = declared_dead, log
 
     def turn(self, store: Store) -> None:
+        before = time.monotonic()
         try:
             present = store.beat(self._worker, running=self._running(), now=datetime.now(UTC))
         except (StoreBusy, StoreFull) as exc:
@@ -59,6 +63,7 @@ class Heart(Periodic):
                 self.wake()  # others may write in between: the next try must not come a pause later than theirs
             return
         if present:
+            self._renewed(before)
             self._tick()
         else:
             self._declared_dead()

@@ -118,6 +118,7 @@ class _Worker:
         self._log = WorkerLog(options.log_format)
         self._mailbox = Mailbox()
         self._started_at = datetime.now(UTC)
+        self._lease = project.worker.lease
         self._concurrency = options.concurrency or project.worker.concurrency
         self._queues = options.queues if options.queues is not None else project.worker.queues
         self._definitions = self._defined(project)
@@ -177,10 +178,8 @@ class _Worker:
 
     def _start_guard(self) -> Guard:
         lock = self._place.guard_lock(self.id)
-        lease_s = self._project.worker.lease.total_seconds()
-        return Guard.start(
-            argv=guard_argv(lock=lock, lease_s=lease_s, bell_dir=self._place.bell), on_death=self._guard_died
-        )
+        argv = guard_argv(lock=lock, lease_s=self._lease.total_seconds(), bell_dir=self._place.bell)
+        return Guard.start(argv=argv, on_death=self._guard_died)
 
     def _guard_died(self) -> Guard | None:
         """Called before the attempts that it had are settled as lost: what they left must be gone by then. Returns the
@@ -199,6 +198,7 @@ class _Worker:
 
     def _register(self) -> None:
         store = _open(self._place)
+        self._registered_at = time.monotonic()
         try:
             store.register(self._record(), now=datetime.now(UTC))
             store.readmit(list(self._project.jobs), now=datetime.now(UTC))
@@ -219,7 +219,7 @@ class _Worker:
             concurrency=self._concurrency,
             jobs=tuple(self._project.jobs),
             queues=self._queues,
-            lease_s=self._project.worker.lease.total_seconds(),
+            lease_s=self._lease.total_seconds(),
             started_at=self._started_at,
             beat_at=datetime.now(UTC),
         )
@@ -255,11 +255,13 @@ class _Worker:
             events=self,
             log=self._log,
         )
+        self._renewed(self._registered_at)
         self._heart = Heart(
             worker=self.id,
-            open_store=lambda: _open(self._place, busy_s=patience_of_a_beat(self._project.worker.lease)),
-            lease=self._project.worker.lease,
+            open_store=lambda: _open(self._place, busy_s=patience_of_a_beat(self._lease)),
+            lease=self._lease,
             tick=self._tick,
+            renewed=self._renewed,
             running=self._dispatcher.under_way,
             declared_dead=lambda: self._mailbox.post("declared-dead"),
             ended=lambda: self._mailbox.post("ended"),
@@ -338,8 +340,13 @@ class _Worker:
         self._dispatcher.interrupt("stale")
         try:
             self._register()
+            self._renewed(self._registered_at)
         except (StoreBusy, StoreFull) as exc:
             self._log.warning(f"not back in the store yet: {exc}")  # the next heartbeat finds out and tries again
+
+    def _renewed(self, at: float) -> None:
+        """The store has heard of this worker, not before `at` (monotonic)."""
+        self._dispatcher.lease_until = at + self._lease.total_seconds()
 
     def _tick(self) -> None:
         self._guard.tick()  # whichever it is by now

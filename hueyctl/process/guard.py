@@ -220,6 +220,10 @@ class _Guard:
     def _start(self, spec: AttemptSpec, channel: Channel) -> None:
         failpoint("start.before")
         now = time.monotonic()
+        if spec.start_by is not None and now >= spec.start_by:
+            # The worker was stopped between its claim and now, or this process was: see `AttemptSpec`.
+            channel.send(Over(Ended(token=spec.token, outcome=Stopped("stale"), begun=False)))
+            return
         if now - self._oom_read_at > 1.0:
             self._oom_kills, self._oom_read_at = kin.oom_kills(), now
         leader: Leader

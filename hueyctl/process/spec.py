@@ -41,7 +41,8 @@ class AttemptSpec(msgspec.Struct, frozen=True, kw_only=True):
     `stdin` is a file to read it from (None: /dev/null). `stdout`, `stderr` and `progress` are absolute paths; the
     folder of the first two is made at the first byte written. `progress` is the job's to write, and deleted at its end:
     its folder is shared by all, since making one for each would cost as much as starting a program.
-    What an exit code means is the engine's to say.
+    From `start_by` on (of the monotonic clock, which is one for all processes of a machine) the run may be another
+    worker's, and isn't started any more. What an exit code means is the engine's to say.
     """
 
     token: str
@@ -57,15 +58,18 @@ class AttemptSpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     kill_after: float = 10.0
     output_max: int = 10 * 1024 * 1024
+    start_by: float | None = None
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
-    """The guard's answer: how it ended, and how much it printed (all of it, what was cut included)."""
+    """The guard's answer: how it ended, and how much it printed (all of it, what was cut included); `begun`: it didn't
+    come too late to be started."""
 
     token: str
     outcome: AnyOutcome
     stdout_bytes: int = 0
     stderr_bytes: int = 0
+    begun: bool = True
 
 
 StopReason = Literal["revoked", "interrupted", "stale"]

@@ -69,6 +69,25 @@ def test_a_worker_stopped_past_its_lease_finds_its_runs_given_away(project: Proj
     assert "no heartbeat for 2 s" in project.events("--run", run, "--type", "lost")[0]["data"]["cause"]
 
 
+def test_what_a_stopped_worker_had_claimed_and_not_begun_is_begun_by_nobody_else_too(project: Project) -> None:
+    """Stopped between its claim and the start, it finds a dead guard when it goes on, starts another, and must not hand
+    it what somebody else has run meanwhile."""
+    project.write(LONG)
+    with project.worker(env={"HUEYCTL_FAILPOINTS": "claim.after=stall:1@1"}) as stopped:
+        run = project.enqueue("long")
+        eventually(lambda: "failpoint claim.after: stall" in stopped.log)
+        stopped.signal(signal.SIGSTOP)
+        with project.worker():
+            found = project.reaches(run, "succeeded")
+            stopped.signal(signal.SIGCONT)
+            (stale,) = eventually(lambda: project.events("--run", run, "--type", "stale"))
+        assert stale["data"]["attempt"] == 1
+        assert project.run(run) == found
+        project.reaches(project.enqueue("quick"), "succeeded")
+    assert project.lines("marks") == ["attempt 2 ended"]
+    assert ends(project, run) == [(None, "enqueued"), (1, "executing"), (1, "lost"), (2, "executing"), (2, "complete")]
+
+
 def test_a_guard_killed_alone_takes_its_children_with_it_and_the_worker_goes_on(project: Project) -> None:
     project.write(LONG)
     with project.worker() as worker:

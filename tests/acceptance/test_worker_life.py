@@ -154,6 +154,8 @@ def test_a_reload_takes_the_new_file_for_what_starts_from_then_on(project: Proje
         project.reaches(project.enqueue("mark", "name=old"), "succeeded")
         project.write(
             """
+            [worker]
+            lease = "1s"
             [jobs.mark]
             script = 'echo "new $PARAM_NAME" >> marks'
             params = { name = "x" }
@@ -166,6 +168,9 @@ def test_a_reload_takes_the_new_file_for_what_starts_from_then_on(project: Proje
         project.reaches(project.enqueue("mark", "name=a"), "succeeded")
         project.reaches(project.enqueue("added"), "succeeded")
         assert worker.process.poll() is None
+        # It beats as it did, so it must be judged as before; the others would take it for dead.
+        assert [row["lease"] for row in project.workers()] == [30.0]
+        assert "the [worker] table has changed: that takes a restart of the worker" in worker.log
     assert project.lines("marks") == ["old", "new a", "added"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import sqlite3
 import threading
@@ -26,6 +27,7 @@ from hueyctl.errors import StoreFull, StoreReplaced
 from hueyctl.model.definition import CommandBody, Job, Param, Project, PythonBody, Schedule
 from hueyctl.model.outcome import Returned, Stopped
 from hueyctl.model.run import Message, NewRun, Run, RunState
+from hueyctl.model.transition import Release
 from hueyctl.process.spec import AttemptSpec, Ended
 from hueyctl.storage.bell import Bell, ring
 from hueyctl.storage.exchange import BATCH
@@ -290,6 +292,33 @@ def test_idleness_is_told_when_every_thread_waits_and_nothing_is_left(rig: Rig) 
     eventually(lambda: rig.idle_count)
 
 
+def test_nothing_is_claimed_after_the_lease_until_it_is_renewed(rig: Rig) -> None:
+    """And that is no idleness: a burst would end."""
+    (id,) = rig.enqueue()
+    rig.dispatcher.lease_until = time.monotonic()
+    rig.dispatcher.start()
+    rig.thread()
+    rig.thread()
+    began = time.monotonic()
+    eventually(lambda: time.monotonic() > began + BACKSTOP_S + 0.2)
+    assert rig.run(id).state is RunState.QUEUED
+    assert rig.idle_count == 0
+    rig.dispatcher.lease_until = time.monotonic() + 60
+    rig.wait_for(id, RunState.SUCCEEDED)
+    eventually(lambda: rig.idle_count)
+
+
+def test_what_was_claimed_and_had_not_begun_when_the_lease_was_over_goes_back_unstarted(rig: Rig) -> None:
+    """Also for a job that must not run twice: it didn't run."""
+    (id,) = rig.enqueue()
+    rig.dispatcher.start()
+    late = Attempt(rig.take().claim, rig.definitions, rig.place, rig._no_guard, start_by=time.monotonic())
+    RunnerHuey(lambda: None, rig.dispatcher.ended, rig.definitions).execute(task_of(late))
+    assert late.settlement().verdict == Release(started=False)
+    rig.wait_for(id, RunState.QUEUED)
+    assert rig.run(id).result is None
+
+
 def test_nobody_is_idle_while_more_is_due_than_one_transaction_takes(rig: Rig) -> None:
     """A burst would have ended there, with all that was left."""
     stale = [
@@ -344,7 +373,7 @@ def test_an_attempt_that_is_stopped_as_stale_while_its_token_holds_goes_back(rig
     rig.store.accept([new], by="test", now=datetime.now(UTC))
     rig.dispatcher.start()
     taken = rig.take()
-    attempt = Attempt(taken.claim, rig.definitions, rig.place, Stopping)
+    attempt = Attempt(taken.claim, rig.definitions, rig.place, Stopping, start_by=math.inf)
     rig.dispatcher.drain()
     RunnerHuey(lambda: None, rig.dispatcher.ended, rig.definitions).execute(task_of(attempt))
     rig.wait_for(new.id, RunState.QUEUED)
