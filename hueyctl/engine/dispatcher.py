@@ -401,11 +401,13 @@ class Dispatcher:
         return None
 
     def _pause(self) -> float:
-        refused = time.monotonic() < self._no_slots_until  # then the slot that is due mustn't keep us from sleeping
-        slot = None if self._scheduler is None or refused else self._scheduler.next_at
         if self._to_stop:
             return BELL_EVERY_S
-        instants = [at for at in (self._next_due, slot) if at is not None]
+        # What nothing can be done about, although it is due, must not keep us from sleeping.
+        fires = self._scheduler is not None and not self._draining and time.monotonic() >= self._no_slots_until
+        slot = self._scheduler.next_at if self._scheduler is not None and fires else None
+        due = self._next_due if self._seats and self._may_claim() else None
+        instants = [at for at in (due, slot) if at is not None]
         if not instants:
             return BACKSTOP_S
         return min(BACKSTOP_S, max(0.0, (min(instants) - datetime.now(UTC)).total_seconds()))

@@ -319,6 +319,37 @@ def test_what_was_claimed_and_had_not_begun_when_the_lease_was_over_goes_back_un
     assert rig.run(id).result is None
 
 
+def test_what_is_due_while_nothing_can_be_claimed_keeps_nobody_awake(rig: Rig) -> None:
+    """All threads have work, then the worker drains: a run and a slot become due meanwhile."""
+    rig.enqueue(count=2)
+    due_at = datetime.now(UTC) + timedelta(seconds=0.2)
+    later = NewRun(id=str(uuid.uuid4()), job="loads", message=Message(params={"s": "1"}), due_at=due_at)
+    rig.store.accept([later], by="test", now=datetime.now(UTC))
+    at = due_at + timedelta(seconds=0.45)
+    schedule = Schedule(name="late", target="loads", target_kind="job", timezone="UTC", params={"s": "1"}, at=at)
+    project = msgspec.structs.replace(rig.project, schedules={"late": schedule})
+    rig.dispatcher.swap(Definitions(project, {}))
+    rig.dispatcher.start()
+    taken = [rig.take(), rig.take()]
+    eventually(lambda: datetime.now(UTC) > due_at)
+    before = cpu_s(rig)
+    eventually(lambda: datetime.now(UTC) > due_at + timedelta(seconds=0.4))
+    assert cpu_s(rig) - before < 0.1
+    rig.dispatcher.drain()
+    eventually(lambda: datetime.now(UTC) > due_at + timedelta(seconds=0.5))
+    before = cpu_s(rig)
+    eventually(lambda: datetime.now(UTC) > due_at + timedelta(seconds=0.9))
+    assert cpu_s(rig) - before < 0.1
+    for attempt in taken:
+        rig.dispatcher.ended(attempt)
+
+
+def cpu_s(rig: Rig) -> float:
+    """What the dispatcher has used of a processor."""
+    assert rig.dispatcher._thread.ident is not None
+    return time.clock_gettime(time.pthread_getcpuclockid(rig.dispatcher._thread.ident))
+
+
 def test_nobody_is_idle_while_more_is_due_than_one_transaction_takes(rig: Rig) -> None:
     """A burst would have ended there, with all that was left."""
     stale = [
