@@ -192,6 +192,8 @@ def _switched(
 def _instead_of_retry(store: Store, run: Run) -> str | None:
     """What may be meant by a retry that was refused."""
     if run.state is RunState.SUCCEEDED:
+        if run.pipeline and run.position is not None:  # a copy of a step would miss its input
+            return f"`hueyctl retry --again {run.pipeline[:8]}` enqueues a copy of the whole"
         return f"`hueyctl retry --again {run.id[:8]}` enqueues a copy"
     failed = [each.run for each in store.steps(run.id) if each.run.state is RunState.FAILED] if run.is_pipeline else []
     return f"`hueyctl retry {failed[0].id[:8]}` retries its failed step {failed[0].job} at once" if failed else None

@@ -17,7 +17,7 @@ from hueyctl.app.why import Surroundings, why_not_running
 from hueyctl.app.workers import alive
 from hueyctl.model.definition import CommandBody, Job, Param, PythonBody, ScriptBody
 from hueyctl.model.event import Event, EventType
-from hueyctl.model.run import Run, RunState
+from hueyctl.model.run import LIVE, Run, RunState
 from hueyctl.process.output import tail_lines
 from hueyctl.storage.store import EventFilter, RunFilter, Store
 
@@ -106,7 +106,7 @@ def run_detail(session: Session, run: Run, *, now: datetime) -> RunDetail:
     events = [event for page in events_after(session, EventFilter(run=run.id), after=0) for event in page]
     return RunDetail(
         run=public_of(session, run),
-        by=next((event.by for event in events if event.type in _BEGINNINGS), None),
+        by=_enqueued_by(events),
         hooks=[msgspec.convert(event.data, HookView) for event in events if event.type == EventType.HOOK],
         step=_step_in_words(session.reader(), run),
         why=why(session, run, now=now),
@@ -116,6 +116,11 @@ def run_detail(session: Session, run: Run, *, now: datetime) -> RunDetail:
         stdout_tail=mask.whole(tail_lines(place.stdout(run.id, run.attempt), TAIL_LINES)),
         stderr_tail=mask.whole(tail_lines(place.stderr(run.id, run.attempt), TAIL_LINES)),
     )
+
+
+def enqueued_by(session: Session, run: Run) -> str | None:
+    """Who enqueued it, as far as the event log still knows; of a pipeline, which has many events, by its first."""
+    return _enqueued_by(next(events_after(session, EventFilter(run=run.id), after=0, limit=1), ()))
 
 
 def why(session: Session, run: Run, *, now: datetime) -> list[str]:
@@ -130,6 +135,7 @@ def why(session: Session, run: Run, *, now: datetime) -> list[str]:
         pauses=store.pauses(),
         ahead=store.ahead_of(run) if run.state is RunState.QUEUED else 0,
         now=now,
+        turn=_whose_turn(store, run),
         full=what_is_full(store, run, session.job(run.job), session.project.queues, now=now),
         before=_waited_for(store, run),
     )
@@ -171,6 +177,7 @@ def attempts(events: Sequence[Event]) -> list[AttemptView]:
 
 def public_job(job: Job) -> dict[str, Any]:
     """A definition as JSON-ready values: durations are seconds, the defaults of secret parameters masked."""
+    rate = job.rate_limit
     match job.body:
         case CommandBody(argv=argv):
             body: dict[str, Any] = {"command": list(argv)}
@@ -199,6 +206,10 @@ def public_job(job: Job) -> dict[str, Any]:
         "on_success": job.on_success,
         "on_worker_lost": job.on_worker_lost,
         "crash_limit": job.crash_limit,
+        "lock": job.lock,
+        "max_concurrent": job.max_concurrent,
+        "rate_limit": None if rate is None else {"count": rate.count, "per": rate.per.total_seconds()},
+        "unique": job.unique,
         "result": job.result,
         "dir": str(job.dir),
     }
@@ -218,6 +229,19 @@ def public_params(params: Sequence[Param]) -> list[dict[str, Any]]:
         }
         for param in params
     ]
+
+
+def _enqueued_by(events: Sequence[Event]) -> str | None:
+    return next((event.by for event in events if event.type in _BEGINNINGS), None)
+
+
+def _whose_turn(store: Store, run: Run) -> Run | None:
+    """Where a run waits for its turn in its schedule: whose it is, the oldest live one that waits for no other."""
+    whole = run if run.pipeline is None else store.get(run.pipeline)
+    if whole is None or whole.gate is None or not whole.gate.startswith("schedule:"):
+        return None
+    live = store.runs(RunFilter(schedule=whole.schedule, states=tuple(LIVE)), limit=None)
+    return next((each for each in reversed(live) if each.gate != whole.gate), None)
 
 
 def _waited_for(store: Store, run: Run) -> list[Run]:

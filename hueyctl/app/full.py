@@ -7,7 +7,6 @@ from datetime import datetime
 
 from hueyctl.app.why import brief
 from hueyctl.model.definition import Job, QueueSettings
-from hueyctl.model.duration import format_duration
 from hueyctl.model.run import Run, RunState
 from hueyctl.model.wording import quoted
 from hueyctl.storage.store import Store
@@ -34,6 +33,5 @@ def what_is_full(
     if job is not None and job.rate_limit is not None:
         opens_at = store.rate_opens_at(run.job, job.rate_limit, now=now)
         if opens_at is not None:
-            limit = f"{job.rate_limit.count}/{format_duration(job.rate_limit.per)}"
-            found.append(f"rate limit {limit}: next in {brief((opens_at - now).total_seconds())}")
+            found.append(f"rate limit {job.rate_limit}: next in {brief((opens_at - now).total_seconds())}")
     return found

@@ -11,7 +11,7 @@ from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch
 from hueyctl.errors import NotFound, RunFailed, WaitTimeout
-from hueyctl.model.run import TERMINAL
+from hueyctl.model.run import TERMINAL, Run
 
 
 def wait(session: Session, ids: Sequence[str], *, timeout: timedelta | None = None) -> Iterator[PublicRun]:
@@ -47,12 +47,15 @@ def wait(session: Session, ids: Sequence[str], *, timeout: timedelta | None = No
 def failure(session: Session, run: PublicRun) -> RunFailed:
     """The error that says on one line how an ended run failed, and where to read on: of a pipeline, at its first step
     that ended so."""
-    reason = f": {run.reason}" if run.reason else ""
-    told = run.id
+    how, reason = _VERBS[run.state], run.reason or ""
+    # Reasons say it too: "revoked by ada@host".
+    how += reason[len(run.state) :] if reason.startswith(run.state) else f": {reason}" if reason else ""
+    told: Run | PublicRun = run
     if run.is_pipeline:
-        ended_so = (step.run.id for step in session.reader().steps(run.id) if step.run.state is run.state)
+        ended_so = (step.run for step in session.reader().steps(run.id) if step.run.state is run.state)
         told = next(ended_so, told)
-    return RunFailed(f"run {run.id[:8]} of {run.job} {_VERBS[run.state]}{reason}", hint=f"hueyctl logs {told[:8]}")
+    read_on = "logs" if told.attempt else "inspect"  # what never started has printed nothing
+    return RunFailed(f"run {run.id[:8]} of {run.job} {how}", hint=f"hueyctl {read_on} {told.id[:8]}")
 
 
 _VERBS = {

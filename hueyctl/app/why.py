@@ -17,7 +17,8 @@ from hueyctl.storage.store import Pause, Worker
 
 class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What decides about a run besides itself: the live workers, the switches that are set, the queued `ahead`, and
-    which of its limits are `full` (a line each); for a step of a pipeline the steps `before` it that it waits for."""
+    which of its limits are `full` (a line each); for a step of a pipeline the steps `before` it that it waits for; for
+    one of a schedule, whose runs go one after the other, the one whose `turn` it is."""
 
     workers: Sequence[Worker]
     pauses: Sequence[Pause]
@@ -25,6 +26,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime
     full: Sequence[str] = ()
     before: Sequence[Run] = ()
+    turn: Run | None = None
 
 
 def why_not_running(run: Run, around: Surroundings) -> list[str]:
@@ -44,7 +46,7 @@ def why_not_running(run: Run, around: Surroundings) -> list[str]:
         what = f"its retry (attempt {run.attempt + 1})" if run.attempt else "it"
         reasons.append(f"{what} is due in {brief(seconds)}, at {iso(run.due_at)}")
     if run.gate is not None and run.gate.startswith("schedule:"):
-        reasons.append(_ITS_TURN)
+        reasons.append(_its_turn(around.turn))
     reasons += around.full
     reasons += [_paused(pause) for pause in around.pauses if _applies(pause, run)]
     nobody = unserved(around.workers, run.queue, run.job)
@@ -88,10 +90,14 @@ def _of_waiting(run: Run, around: Surroundings) -> list[str]:
         for step in around.before[:_SHOWN_STEPS]
     ]
     more = len(around.before) - len(shown)
-    return [*shown, f"and for {more} more"] if more else shown or [_ITS_TURN]
+    return [*shown, f"and for {more} more"] if more else shown or [_its_turn(around.turn)]
 
 
-_ITS_TURN = "it waits for its turn: another run of its schedule is under way"
+def _its_turn(turn: Run | None) -> str:
+    whose = f"run {turn.id[:8]} of its schedule is {turn.state}" if turn else "another run of its schedule is under way"
+    return f"it waits for its turn: {whose}"
+
+
 _STATES = {
     RunState.WAITING: "waits itself",
     RunState.FAILED: "failed",

@@ -89,7 +89,8 @@ def unserved(workers: Sequence[Worker], queue: str, job: str) -> str | None:
     if not serving:
         return f"no live worker serves the queue {quoted(queue)}: {START} starts one that does"
     if not any(job in worker.jobs for worker in serving):
-        return f"no live worker of the queue {quoted(queue)} defines the job {quoted(job)}: `hueyctl worker reload`"
+        unknown = f"no live worker of the queue {quoted(queue)} defines the job {quoted(job)}"
+        return f"{unknown}: `hueyctl worker reload`, if jobs.toml does"
     return None
 
 

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from hueyctl.app.changes import utc_now
-from hueyctl.app.detail import why
+from hueyctl.app.detail import enqueued_by, why
 from hueyctl.app.finding import find_pipeline
 from hueyctl.app.pipelines import Graph, StepView, defined_graph, public_pipeline, run_graph
 from hueyctl.app.public import PublicRun, public_of
@@ -83,7 +83,7 @@ def pipeline_answer(session: Session, pipeline: Pipeline, scheduled: Sequence[Sc
 
 def pipeline_run_answer(session: Session, run: Run, now: datetime) -> Answer:
     """What `inspect` shows of a pipeline's run: the whole of it."""
-    found, reasons = run_graph(session, run), why(session, run, now=now)
+    found, reasons, by = run_graph(session, run), why(session, run, now=now), enqueued_by(session, run)
     shown = found.run
     assert shown is not None, "it is the graph of a run"
     pairs = [
@@ -93,6 +93,7 @@ def pipeline_run_answer(session: Session, run: Run, now: datetime) -> Answer:
         *(("why", line) for line in reasons),
         ("reason", shown.reason or ""),
         ("trigger", shown.trigger),
+        ("by", by or ""),
         ("schedule", shown.schedule or ""),
         ("slot", moment(shown.scheduled_at, now)),
         ("enqueued", moment(shown.enqueued_at, now)),
@@ -103,7 +104,7 @@ def pipeline_run_answer(session: Session, run: Run, now: datetime) -> Answer:
         ("result error", shown.result_error or ""),
     ]
     facts = Facts([(name, value) for name, value in pairs if value])
-    document = {"run": shown, "why": reasons, "steps": found.steps}
+    document = {"run": shown, "by": by, "why": reasons, "steps": found.steps}
     return Answer(
         documents=[msgspec.to_builtins(document)],
         blocks=[facts, *given_params(shown), _tree(session, found, now, "steps")],

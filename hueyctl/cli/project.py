@@ -11,7 +11,7 @@ import typer
 
 from hueyctl.cli.answer import Answer, Block, Line, Lines, Table
 from hueyctl.cli.settings import settings
-from hueyctl.cli.words import count, shown_default
+from hueyctl.cli.words import beginning, count, shown_default
 from hueyctl.errors import ConfigError, Refused, UsageError
 from hueyctl.model.definition import Param
 from hueyctl.model.wording import quoted
@@ -122,7 +122,7 @@ def jobs() -> Answer:
     pipelines = [project.pipelines[name] for name in sorted(project.pipelines)]
     if pipelines:
         lines = [
-            (each.name, in_words(each.steps), " ".join(map(_param, each.params)), each.description)
+            (each.name, beginning(in_words(each.steps)), " ".join(map(_param, each.params)), each.description)
             for each in pipelines
         ]
         blocks.append(Table(("pipeline", "steps", "params", "description"), lines, "pipelines"))

@@ -20,6 +20,7 @@ from hueyctl.cli.options import JobName, Limit, OneRun, Runs, Since, States, Unt
 from hueyctl.cli.settings import settings, stdout_fd
 from hueyctl.cli.words import age, short, took
 from hueyctl.errors import UsageError
+from hueyctl.model.handover import is_text
 from hueyctl.model.run import TERMINAL, Run
 from hueyctl.storage.store import RunFilter
 
@@ -153,7 +154,9 @@ def result(run: OneRun) -> Answer:
 
     session = settings.store_session()
     shown, data = read_result(session, finding.find_run(session, run))
-    blocks = [] if data is None else [Raw(data if data.endswith(b"\n") else data + b"\n")]
+    # A result is kept without its last newline; what is no text never had one.
+    end = b"" if data is None or data.endswith(b"\n") or not is_text(data) else b"\n"
+    blocks = [] if data is None else [Raw(data + end)]
     return Answer(
         documents=[{"result": shown.result}],
         blocks=blocks,

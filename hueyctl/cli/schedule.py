@@ -201,14 +201,13 @@ def slots_table(views: Sequence[tuple[datetime, ScheduleView]], now: datetime, t
 
 def _row(view: ScheduleView, now: datetime) -> tuple[str, ...]:
     last = view.last
-    outcome = "" if last is None else " ".join(_outcome(last)[:2]).strip()
     return (
         view.schedule.name,
         view.schedule.target,
         schedules.in_words(view.schedule),
-        "" if view.next is None else f"{iso(view.next)} ({age(view.next, now)})",
+        "" if view.next is None else iso(view.next),
         "" if last is None else age(last.slot, now),
-        outcome,
+        "" if last is None else _outcome(last)[0],
         _state(view),
     )
 

@@ -42,7 +42,7 @@ from hueyctl.process.client import Guard, GuardFailed, become_subreaper, kill_de
 from hueyctl.storage.bell import Bell, ring
 from hueyctl.storage.identity import erase, note
 from hueyctl.storage.locks import hold
-from hueyctl.storage.place import Place
+from hueyctl.storage.place import Place, told
 from hueyctl.storage.sqlite import SqliteStore, open_store
 from hueyctl.storage.store import Worker as WorkerRecord
 
@@ -83,8 +83,12 @@ def detach_worker(argv: Sequence[str], place: Place) -> int:
     """Start `hueyctl` with these arguments in the background, its output added to `place.log`, and wait until it is
     online (0) or has failed (its exit code)."""
     place.prepare()
+    try:
+        log_fd = os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as exc:
+        raise told(exc, place.log) from exc
     ready, its_end = os.pipe()
-    with os.fdopen(os.open(place.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab") as log:
+    with os.fdopen(log_fd, "ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "hueyctl", *argv],
             stdin=subprocess.DEVNULL,

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from hueyctl.model.duration import format_duration
+
 ParamType = Literal["string", "integer", "number", "boolean", "array"]
 
 
@@ -52,6 +54,9 @@ class RateLimit(msgspec.Struct, frozen=True, kw_only=True):
 
     count: int
     per: timedelta
+
+    def __str__(self) -> str:
+        return f"{self.count}/{format_duration(self.per)}"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

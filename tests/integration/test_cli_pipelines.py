@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from shell import Said, Shell, eventually
 
+from hueyctl.app.session import who
 from hueyctl.model.outcome import Raised
 from hueyctl.model.transition import Final, Settlement
 from hueyctl.storage.locks import hold
@@ -85,6 +86,12 @@ def finish_all(shell: Shell, *jobs: str) -> None:
         shell.finish(job, result=b'"of ' + job.encode() + b'"')
 
 
+def test_a_pipeline_of_many_steps_does_not_flood_the_list_of_them(shell: Shell) -> None:
+    shell.write(f"{JOBS}\n    [pipelines.long]\n    steps = {['check'] * 500}\n")
+    assert max(map(len, plain(shell.type("jobs")))) < 300
+    assert len(shell.type("jobs", "--json").json["pipelines"][2]["steps"]) == 500
+
+
 # -- enqueued ---------------------------------------------------------------------------------------------------------
 
 
@@ -93,6 +100,8 @@ def test_enqueueing_a_pipeline_prints_the_id_of_the_whole_and_its_steps_are_ther
     whole = shell.run(id)
     assert (whole["id"], whole["job"], whole["pipeline"], whole["state"]) == (id, "etl", id, "waiting")
     assert whole["params"] == {"url": "u", "by": 4, "token": "***"}
+    assert shell.type("inspect", id, "--json").json["by"] == who()
+    assert f"by: {who()}" in plain(shell.type("inspect", id))
     steps = steps_of(shell, id)
     assert [(each["position"], each["job"], each["after"]) for each in steps] == [
         (0, "fetch", []),
@@ -549,6 +558,7 @@ def test_a_copy_of_a_pipeline_has_all_of_its_steps_and_a_step_alone_has_none(she
     step = steps_of(shell, id)[2]["run"]["id"]
     refused = shell.type("retry", "--again", step, code=1).err
     assert f"is a step of pipeline {id[:8]}" in refused
+    assert f"`hueyctl retry --again {id[:8]}` enqueues a copy of the whole" in shell.type("retry", step, code=1).err
     finish_all(shell, *STEPS)
     shell.type("retry", "--again", shell.enqueue("fan"), code=1)
 
@@ -568,7 +578,8 @@ def test_a_schedule_of_a_pipeline_is_triggered_and_backfilled(shell: Shell) -> N
     # One after the other: no step of the second starts before the first has ended.
     assert states(shell, second) == ["waiting"] * 5
     why = shell.type("inspect", second, "--json").json["why"]
-    assert why == ["it waits for its turn: another run of its schedule is under way"]
+    assert why == [f"it waits for its turn: run {first[:8]} of its schedule is waiting"]
+    assert why == shell.type("inspect", steps_of(shell, second)[0]["run"]["id"], "--json").json["why"]
     assert {run["job"] for run in shell.type("runs", "--schedule", "etl", "--json").json["runs"]} == {"etl"}
     finish_all(shell, *STEPS)
     assert states(shell, second)[0] == "queued"

@@ -205,7 +205,7 @@ def test_a_result_is_what_the_job_returned_or_printed(shell: Shell) -> None:
     shell.finish("fetch", result=b"\xff[1]")
     shell.finish("report", result=b'{"a": [1, 2]}')
     shell.finish("report")
-    assert shell.type("result", text).raw == b"\xff[1]\n"
+    assert shell.type("result", text).raw == b"\xff[1]", "what isn't text keeps its last byte"
     assert shell.type("result", text, "--json").json == {"schema": 1, "result": "\ufffd[1]"}
     assert shell.type("result", value).out == '{"a": [1, 2]}\n'
     assert shell.type("result", value, "--json").json == {"schema": 1, "result": {"a": [1, 2]}}
@@ -233,6 +233,17 @@ def test_wait_says_how_each_run_ended_and_exits_1_if_one_did_not_succeed(shell: 
     assert said.err == f"hueyctl: run {bad[:8]} of flaky failed: exited with 1; hueyctl logs {bad[:8]}\n"
     in_json = shell.type("wait", bad, good, "--json", code=1)
     assert [run["state"] for run in in_json.json["runs"]] == ["failed", "succeeded"]
+
+
+def test_of_a_run_that_never_started_there_are_no_logs_to_read(shell: Shell) -> None:
+    run = shell.enqueue("fetch")
+    shell.type("revoke", run)
+    said = shell.type("wait", run, code=1).err
+    assert said == f"hueyctl: run {run[:8]} of fetch was revoked by {who()}; hueyctl inspect {run[:8]}\n"
+    late = shell.enqueue("fetch", "--expires", "1ms")
+    shell.claim("fetch")
+    said = shell.type("wait", late, code=1).err
+    assert said == f"hueyctl: run {late[:8]} of fetch expired: it was not started in time; hueyctl inspect {late[:8]}\n"
 
 
 def test_wait_returns_at_once_when_the_bell_rings(shell: Shell) -> None:

@@ -192,6 +192,7 @@ def test_list_shows_each_schedule_with_its_next_slot_before_any_worker_was_there
     assert "hunter2" not in text
     assert re.search(r"nightly +tick +30 2 \* \* \* in Europe/Berlin .* on", text)
     assert re.search(r"off +tick +every 1m +disabled", text)
+    assert re.search(r"once .* 2030-12-24T17:00:00Z +on", text)
 
 
 def test_listing_costs_in_proportion_to_the_schedules(shell: Shell) -> None:
@@ -363,7 +364,9 @@ def test_backfill_passes_over_what_has_fired_and_takes_what_was_missed(shell: Sh
 def test_the_runs_of_a_backfill_go_one_after_the_other(shell: Shell) -> None:
     said = shell.type("schedule", "backfill", "pack", "--from", iso(hours_ago(3)), "--to", iso(hours_ago(1)))
     ids = said.out.split()
-    assert "it waits for its turn: another run of its schedule is under way" in shell.type("inspect", ids[2]).out
+    turn = f"it waits for its turn: run {ids[0][:8]} of its schedule is queued"
+    assert turn in shell.type("inspect", ids[1]).out
+    assert turn in shell.type("inspect", ids[2]).out
     done = []
     while claims := shell.claim("pack", limit=10):
         (claim,) = claims

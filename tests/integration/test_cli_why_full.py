@@ -70,5 +70,17 @@ def test_the_lock_and_each_limit_that_is_full_is_named(shell: Shell) -> None:
     lock.release()
 
 
+def test_inspect_shows_the_lock_and_the_limits_of_a_job(shell: Shell) -> None:
+    shell.write(JOBS.replace('rate_limit = "1/1h"', 'rate_limit = "90/90s"\nunique = "params"'))
+    assert re.search("lock: +crm-{tenant}\n", shell.type("inspect", "sync").out)
+    assert re.search("at once: +1 of it\n", shell.type("inspect", "few").out)
+    rare = shell.type("inspect", "rare").out
+    assert re.search("rate limit: +90/1m30s\nunique: +one live run with the same params\n", rare)
+    jobs = {job["name"]: job for job in shell.type("jobs", "--json").json["jobs"]}
+    assert (jobs["sync"]["lock"], jobs["few"]["max_concurrent"]) == ("crm-{tenant}", 1)
+    assert (jobs["rare"]["rate_limit"], jobs["rare"]["unique"]) == ({"count": 90, "per": 90.0}, "params")
+    assert jobs["narrow"]["lock"] is jobs["narrow"]["rate_limit"] is jobs["narrow"]["unique"] is None
+
+
 def enqueue(shell: Shell, job: str) -> str:
     return shell.enqueue(job, *(["token=hunter22"] if job == "login" else []))

@@ -169,6 +169,10 @@ def test_a_detached_worker_that_can_t_start_says_why(shell: Shell) -> None:
     _, err = said.communicate(timeout=60)
     assert said.returncode == 4
     assert "is damaged" in err.decode()
+    shell.place.store.unlink()
+    shell.place.log.unlink()
+    shell.place.log.mkdir()
+    assert "worker.log: Is a directory" in shell.type("worker", "start", "--detach", code=4).err
 
 
 def test_a_burst_worker_ends_by_itself_and_logs_as_asked(shell: Shell) -> None:
