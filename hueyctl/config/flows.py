@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from hueyctl.config import declared
 from hueyctl.config.keys import read
@@ -88,7 +88,7 @@ def check_hooks(at: At, raw: Mapping[str, Any], jobs: Jobs) -> None:
     for place, item in tables:
         for key in ("on_failure", "on_success"):
             if isinstance(item, dict) and isinstance(target := item.get(key), str):
-                known = _check_known(place / key, "job", target, jobs)
+                known = _check_known(place / key, "job", target, jobs, raw.get("pipelines", ()))
                 for problem in unfit(job) if known and (job := jobs[target]) else ():
                     (place / key).wrong(f"the job {quoted(target)} {problem}")
 
@@ -142,7 +142,7 @@ def _step(at: At, value: object, known: _Known) -> Step | None:
     place, target = at if isinstance(value, str) else at / "job", given["job"]
     if target in known.pipelines and target not in known.jobs:
         place.wrong(f"{quoted(target)} is a pipeline; a step is a job, or a list of steps")
-    elif _check_known(place, "job", target, known.jobs) and (job := known.jobs[target]):
+    elif _check_known(place, "job", target, known.jobs, ()) and (job := known.jobs[target]):
         _check_params(at / "params", given.get("params", {}), job.params, known.params)
     return Step(**given)
 
@@ -183,10 +183,11 @@ def _resolve_target(
             )
             return
         given["pipeline" if key in pipelines else "job"] = key
-    kind = "pipeline" if "pipeline" in raw or "pipeline" in given else "job"
+    kind: Literal["job", "pipeline"] = "pipeline" if "pipeline" in raw or "pipeline" in given else "job"
     target = given.pop(kind, None)
-    known: Mapping[str, Job | Pipeline | None] = jobs if kind == "job" else pipelines
-    if target is None or not _check_known(at / kind, kind, target, known):
+    both: tuple[Mapping[str, Job | Pipeline | None], ...] = (jobs, pipelines)
+    known, others = both if kind == "job" else reversed(both)
+    if target is None or not _check_known(at / kind, kind, target, known, others):
         return
     given |= {"target": target, "target_kind": kind}
     if definition := known[target]:
@@ -224,10 +225,15 @@ def _ever_fires(at: At, schedule: Schedule) -> bool:
     return False
 
 
-def _check_known(at: At, kind: str, target: str, known: Mapping[str, object]) -> bool:
+def _check_known(
+    at: At, kind: Literal["job", "pipeline"], target: str, known: Mapping[str, object], others: Collection[str]
+) -> bool:
+    """Say where `target` is none of the `known`; `others` are those of the other kind."""
     if target in known:
         return True
-    at.wrong(f"there is no {kind} {quoted(target)}{did_you_mean(target, known)}")
+    other = {"job": "pipeline", "pipeline": "job"}[kind]
+    near = f"; it is a {other}" if target in others else did_you_mean(target, known)
+    at.wrong(f"there is no {kind} {quoted(target)}{near}")
     return False
 
 

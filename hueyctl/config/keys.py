@@ -44,6 +44,7 @@ FOREIGN = {
     "time_limit": "timeout",
     "ttl": "expires",
     "max_instances": "max_concurrent",
+    "concurrency": "max_concurrent",
     "concurrencypolicy": "overlap",
     "misfire_grace_time": "catch_up_window",
     "coalesce": "catch_up",
@@ -79,7 +80,8 @@ def _meant(at: At, key: str, value: object, keys: Keys) -> str:
         return hint
     if ours == "pipelines":
         return "; did you mean the steps of a [pipelines.NAME]?"
-    for place, others in at.file.tables.items():
-        if ours in others:
-            return f"; did you mean {quoted(ours)} in {place}?"
+    for meant in dict.fromkeys((spelled, ours)):
+        for place, others in at.file.tables.items():
+            if meant in others:
+                return f"; did you mean {quoted(meant)} in {place}?"
     return did_you_mean(key, keys)

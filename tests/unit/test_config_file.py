@@ -98,6 +98,7 @@ WRONG_FILE = [
     ("defaults = 3", "defaults: expected a table, got 3"),
     ("[defaults]\nretrys = 3", 'defaults.retrys: unknown key; did you mean "retries"?'),
     ("[defaults]\non_failure = 'fetsh'", 'defaults.on_failure: there is no job "fetsh"; did you mean "fetch"?'),
+    ("[hueyctl]\nconcurrency = 3", 'hueyctl.concurrency: unknown key; did you mean "concurrency" in [worker]?'),
     ("[jobs.'a b']\ncommand = ['x']", 'jobs."a b": expected a name of letters, digits'),
     ("[jobs.'']\ncommand = ['x']", 'jobs."": expected a name of letters, digits'),
     ("[jobs.-a]\ncommand = ['x']", "jobs.-a: expected a name of letters, digits"),

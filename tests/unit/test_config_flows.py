@@ -119,7 +119,7 @@ WRONG_SCHEDULE = [
     ("at = 9999-12-31T23:59:59-05:00", ".at: a time before the year 1 or after the year 9999"),
     ("every = 5\nstart = 2026-02-01\nend = 2026-01-01", ".end: expected an end after the start"),
     ("every = 5\njob = 'fetsh'", '.job: there is no job "fetsh"; did you mean "fetch"?'),
-    ("every = 5\npipeline = 'fetch'", '.pipeline: there is no pipeline "fetch"'),
+    ("every = 5\npipeline = 'fetch'", '.pipeline: there is no pipeline "fetch"; it is a job'),
     ("every = 5\njob = 'fetch'\npipeline = 'x'", ": expected job or pipeline, got both"),
     ("every = 5\nparams = { x = 1 }", ".params.x: there is no such parameter"),
     ("every = 5\ntimezone = 'x/y'", ".timezone: expected an IANA time zone"),

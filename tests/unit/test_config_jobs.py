@@ -212,6 +212,7 @@ WRONG_JOB = [
     ("rate_limit = '10/never'", "rate_limit: expected a limit like"),
     ("lock = 'a-{tenant}'", "lock: there is no parameter for {tenant}; declare it"),
     ("lock = '{a}'\nparams = { a = [] }", "lock: {a} is an array"),
+    ("concurrency = 3", 'concurrency: unknown key; did you mean "max_concurrent"?'),
     ("on_failure = 'fetsh'", 'on_failure: there is no job "fetsh"; did you mean "fetch"?'),
     ("isolation = 'thread'", "isolation: not for a command job: only Python jobs"),
     ("shell = ['sh']", "shell: not for a command job: only a script has a shell"),

@@ -135,6 +135,11 @@ def test_a_hook_whose_job_needs_what_none_gives_is_wrong(toml: Toml, params: str
     assert found == f'jobs.fetch.on_failure: the job "alert" {problem}'
 
 
+def test_a_hook_is_a_job_and_no_pipeline(toml: Toml) -> None:
+    text = "[jobs.a]\nscript = 'x'\non_success = 'p'\n[pipelines.p]\nsteps = ['a']\n"
+    assert toml.problem(text) == 'jobs.a.on_success: there is no job "p"; it is a pipeline'
+
+
 def test_a_default_hook_that_is_wrong_is_said_once(toml: Toml) -> None:
     text = "[defaults]\non_success = 'tell'\n[jobs.a]\nscript = 'x'\n[jobs.tell]\nscript = 'x'\nparams = { run = 1 }\n"
     assert toml.problem(text).startswith('defaults.on_success: the job "tell" has a parameter "run"')
