@@ -66,7 +66,7 @@ CREATE INDEX runs_queued ON runs (queue, job, priority DESC, n) WHERE state = 'q
 CREATE INDEX runs_gated ON runs (gate, priority DESC, n) WHERE gate IS NOT NULL AND finished_at IS NULL;
 -- The next in each line behind a lock.
 CREATE INDEX runs_locked ON runs (gate, queue, job, priority DESC, n)
-    WHERE state = 'queued' AND gate IS NOT NULL AND lock_key IS NOT NULL;
+    WHERE lock_key IS NOT NULL AND gate IS NOT NULL AND state = 'queued';
 -- What becomes due next.
 CREATE INDEX runs_due ON runs (due_at) WHERE state = 'scheduled';
 -- What expires next.
