@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from shell import Shell, eventually
 
+from hueyctl.cli.settings import Settings
+from hueyctl.errors import ConfigError
+
 JOBS = """
     [jobs.fetch]
     command = ["echo", "{token}"]
@@ -128,6 +131,18 @@ def test_what_needs_definitions_says_all_that_is_wrong_and_does_nothing(
         assert json.loads(wrong)["error"]["code"] == "config"
     assert shell.type("run", "fetch", code=125).err.startswith("jobs.toml: ")
     assert shell.type("events", "--json").out == before
+
+
+def test_whoever_has_gone_on_without_definitions_gets_none(shell: Shell, file: Path) -> None:
+    file.write_text("[jobs\n")
+    settings = Settings()
+    settings.file = file
+    try:
+        assert settings.store_session().reader().newest(job="fetch")
+        with pytest.raises(ConfigError):
+            settings.session()
+    finally:
+        settings.close()
 
 
 def test_a_name_that_the_store_does_not_have_may_be_in_the_file(shell: Shell, file: Path) -> None:

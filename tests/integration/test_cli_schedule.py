@@ -375,6 +375,14 @@ def test_the_runs_of_a_backfill_go_one_after_the_other(shell: Shell) -> None:
     assert done == ids
 
 
+def test_a_run_by_hand_is_waited_for_although_it_came_later(shell: Shell) -> None:
+    said = shell.type("schedule", "backfill", "pack", "--from", iso(hours_ago(3)), "--to", iso(hours_ago(2)))
+    _, second = said.out.split()
+    by_hand = shell.type("schedule", "trigger", "pack").out.strip()
+    shell.finish("pack")
+    assert f"run {by_hand[:8]} of its schedule is queued" in shell.type("inspect", second).out
+
+
 @pytest.mark.parametrize(("name", "words"), [("beside", []), ("pack", ["--overlap", "allow"])])
 def test_or_side_by_side_where_that_is_allowed(shell: Shell, name: str, words: list[str]) -> None:
     said = shell.type("schedule", "backfill", name, "--from", iso(hours_ago(80)), "--to", iso(hours_ago(1)), *words)
