@@ -31,6 +31,21 @@ def test_those_of_other_keys_and_of_none_go_on_behind_it(scene: Scene) -> None:
     assert [claim.run.id for claim in scene.claim()][1:] == [run.id for run in others]
 
 
+def test_keys_take_turns_as_their_runs_have_come_however_many_wait_for_one(scene: Scene) -> None:
+    """Two threads and a key with a long line: it has one of them, and no more than its turn of the other."""
+    crowd = [scene.accept(lock_key="crowd") for _ in range(9)]
+    others = [scene.accept(job, lock_key=key) for key in ("k", "l") for job in ("a", "b")]
+    claims = scene.claim(2)
+    assert [claim.run.id for claim in claims] == [crowd[0].id, others[0].id]
+    order = []
+    while claims:
+        claim = claims.pop()  # the crowd's ends last
+        order.append(claim.run.id)
+        scene.succeed(claim)
+        claims += scene.claim(1)
+    assert order == [*(run.id for run in others), *(run.id for run in crowd)]
+
+
 def test_the_next_is_the_highest_in_priority_and_the_oldest_within_it(scene: Scene) -> None:
     """Also over lines, and whether it came before the holder was claimed, after it, or while it was let out."""
     holder = scene.accept(lock_key="k", priority=99)

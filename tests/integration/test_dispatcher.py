@@ -24,7 +24,7 @@ from hueyctl.engine.dispatcher import BACKSTOP_S, Dispatcher
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.queue import RunnerHuey, task_of
 from hueyctl.errors import StoreFull, StoreReplaced
-from hueyctl.model.definition import CommandBody, Job, Param, Project, PythonBody, Schedule
+from hueyctl.model.definition import CommandBody, Job, Param, Project, PythonBody, RateLimit, Schedule
 from hueyctl.model.outcome import Returned, Stopped
 from hueyctl.model.run import Message, NewRun, Run, RunState
 from hueyctl.model.transition import Release
@@ -341,6 +341,39 @@ def test_what_is_due_while_nothing_can_be_claimed_keeps_nobody_awake(rig: Rig) -
     eventually(lambda: datetime.now(UTC) > due_at + timedelta(seconds=0.9))
     assert cpu_s(rig) - before < 0.1
     for attempt in taken:
+        rig.dispatcher.ended(attempt)
+
+
+def test_what_waits_for_a_lock_or_a_limit_keeps_nobody_awake(rig: Rig) -> None:
+    """A thread is free, and all that is queued waits: for a lock, for a place of its job, for a rate limit."""
+    limits = {"loads": {"max_concurrent": 1}, "again": {"rate_limit": RateLimit(count=1, per=timedelta(hours=1))}}
+    jobs = {name: msgspec.structs.replace(job, **limits.get(name, {})) for name, job in rig.project.jobs.items()}
+    rig.dispatcher.swap(Definitions(msgspec.structs.replace(rig.project, jobs=jobs), {}))
+    rig.dispatcher.start()
+
+    def accept(job: str, lock_key: str | None = None) -> None:
+        new = NewRun(id=str(uuid.uuid4()), job=job, message=Message(params={"s": "1"}), lock_key=lock_key)
+        rig.store.accept([new], by="test", now=datetime.now(UTC))
+        ring(rig.place.bell)
+
+    accept("loads", "k")
+    accept("again")
+    holder, other = rig.take(), rig.take()
+    for waiting in (("loads", None), ("again", None), ("at_once", "k")):
+        accept(*waiting)
+    next_one: list[Attempt | None] = []
+    thread = threading.Thread(target=lambda: next_one.append(rig.dispatcher.next_attempt()))
+    thread.start()
+    eventually(lambda: rig.dispatcher._wake_at)  # it sleeps
+    before, since = cpu_s(rig), time.monotonic()
+    eventually(lambda: time.monotonic() > since + 0.5)
+    assert cpu_s(rig) - before < 0.1
+    assert next_one == []
+    rig.dispatcher.ended(holder)
+    thread.join(10)
+    assert next_one[0] is not None
+    assert next_one[0].run.job == "loads"  # older than the one that waits for the lock
+    for attempt in (other, next_one[0]):
         rig.dispatcher.ended(attempt)
 
 
