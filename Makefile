@@ -4,7 +4,7 @@
 #   make test    build the wheel, install it beside the sources, run every test against it
 #   make lint    ruff, mypy --strict, import-linter
 #   make bench   the README's ratios, measured here and now
-#   make torture    kill, fail and stall it at every step, and check its promises (ARGS="--minutes 5 --points claim")
+#   make torture    kill, fail and stall it at every step, and check its promises (ARGS="--points claim"; all: some 15 minutes)
 #   make soak    200,000 runs with a retention of seconds: does the store stay small? (some minutes)
 #   make powercut   cut the power at a thousand random moments (ARGS="--cuts 200 --seed 7"), some minutes
 

@@ -18,24 +18,33 @@ Record = Mapping[str, Any]
 TERMINAL = frozenset({"succeeded", "failed", "revoked", "expired", "skipped"})
 NOT_STARTED = frozenset({"waiting", "scheduled", "queued", "held"})
 FAILURES = frozenset({"error", "timeout", "canceled"})
-# What ends an attempt. `released` ends one too when no thread took it; else it is the end of being held.
+# What ends an attempt. `released` ends one too that never began; else it is the end of being held, or of waiting.
 ENDS = FAILURES | {"complete", "lost", "interrupted", "released"}
 AFTER_AN_END = frozenset({"queued", "scheduled", "failed", "revoked"})
 
 # The states in which an event of each type may come, and those that it may lead to. None: the run isn't there yet.
 STEPS: Mapping[str, tuple[frozenset[str | None], frozenset[str]]] = {
-    "enqueued": (frozenset({None, "scheduled", "waiting"}), frozenset({"queued"})),
+    "enqueued": (frozenset({None, "scheduled", "waiting"}), frozenset({"queued", "waiting"})),
     "scheduled": (frozenset({None, "waiting"}), frozenset({"scheduled"})),
     "executing": (frozenset({"queued"}), frozenset({"running"})),
     "complete": (frozenset({"running"}), frozenset({"succeeded"})),
     **{end: (frozenset({"running"}), AFTER_AN_END) for end in (*FAILURES, "lost", "interrupted")},
-    "released": (frozenset({"running", "held"}), frozenset({"queued", "revoked"})),
+    "released": (frozenset({"running", "held", "waiting"}), frozenset({"queued", "revoked"})),
     "revoke-requested": (frozenset({"running"}), frozenset({"running"})),
     "revoked": (frozenset(NOT_STARTED), frozenset({"revoked"})),
     "expired": (frozenset(NOT_STARTED), frozenset({"expired"})),
     "skipped": (frozenset(NOT_STARTED), frozenset({"skipped"})),
     "held": (frozenset({"queued"}), frozenset({"held"})),
-    "retried": (frozenset(TERMINAL - {"succeeded"}), frozenset({"queued"})),
+    "retried": (frozenset(TERMINAL - {"succeeded"}), frozenset({"queued", "waiting"})),
+}
+# The same of a pipeline's own run, which nobody executes: its steps run.
+UNENDED = frozenset({"waiting", "running"})
+WHOLE: Mapping[str, tuple[frozenset[str | None], frozenset[str]]] = {
+    "enqueued": (frozenset({None}), frozenset({"waiting"})),
+    "executing": (frozenset({"waiting"}), frozenset({"running"})),
+    "complete": (frozenset({"running"}), frozenset({"succeeded"})),
+    **{end: (UNENDED, frozenset({end})) for end in sorted(TERMINAL - {"succeeded"})},
+    "retried": (frozenset(TERMINAL - {"succeeded"}), UNENDED),
 }
 
 
@@ -64,7 +73,8 @@ class History:
     to its processes that can cost it what it runs (kills, failing disks, stalls longer than a lease).
     `never_started`: runs whose revocation was confirmed before any worker was there. `pruned`: the states whose runs
     may be gone, since the retention was short. `periods_ms`: the schedules, each a grid from 1970 on, of which every
-    slot after `watched_from` up to `watched_until` was to be decided.
+    slot after `watched_from` up to `watched_until` was to be decided. `after`: the jobs that are steps, each with those
+    of the same pipeline that must have succeeded before it may begin.
     """
 
     accepted: list[str] = field(default_factory=list)
@@ -79,6 +89,7 @@ class History:
     periods_ms: Mapping[str, int] = field(default_factory=dict)
     watched_from: datetime | None = None
     watched_until: datetime | None = None
+    after: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -103,6 +114,7 @@ def check(history: History) -> list[str]:
         *_executions(history, told),
         *_no_overlap(history.marks),
         *_revoked_never_ran(history, told),
+        *_pipelines(history, told),
         *_slots_once(history),
         *_losses_have_causes(history, told),
     ]
@@ -126,7 +138,9 @@ def _replay(history: History) -> tuple[dict[str, Told], list[str]]:
         if event["seq"] <= seq:
             false.append(f"E: event {event['seq']} comes after {seq}")
         seq = event["seq"]
-        if event["run"] is not None:
+        if event["run"] is not None and event["run"] == event["pipeline"]:
+            false += [f"{found} ({_shown(event)})" for found in _step_of_whole(told[event["run"]], event)]
+        elif event["run"] is not None:
             limits = history.limits.get(event["job"], Limits())
             false += [f"{found} ({_shown(event)})" for found in _step(told[event["run"]], event, limits)]
     false += [f"E: {run}: the events end before its {each.due}" for run, each in told.items() if each.due]
@@ -157,9 +171,18 @@ def _step(told: Told, event: Record, limits: Limits) -> Iterator[str]:
         told.lap["executing"] += 1
     elif type == "retried":
         told.lap.clear()
-    elif type in ENDS and before != "held":
+    elif type in ENDS and not (type == "released" and before in NOT_STARTED):
         yield from _end(told, type, state, attempt)
     yield from _bounds(told, state, limits)
+
+
+def _step_of_whole(told: Told, event: Record) -> Iterator[str]:
+    """Move a pipeline's own run on by one event; what is false about it."""
+    type, state, before = event["type"], event["state"], told.state
+    came, leads = WHOLE.get(type, (frozenset({before}), frozenset({before})))
+    if before not in came or state not in leads:
+        yield f"E: no {type} leads a pipeline from {before} to {state}"
+    told.state = state
 
 
 def _end(told: Told, type: str, state: str, attempt: int) -> Iterator[str]:
@@ -249,6 +272,41 @@ def _revoked_never_ran(history: History, told: Mapping[str, Told]) -> Iterator[s
             yield f"B: {id} was revoked before it could start, and ran"
         if id not in told or told[id].state != "revoked":
             yield f"A: {id} was revoked, and is {told[id].state if id in told else 'not there'}"
+
+
+def _pipelines(history: History, told: Mapping[str, Told]) -> Iterator[str]:
+    """A step begins when all that it is after have succeeded, and the whole ends as its steps did."""
+    done: dict[str, set[str]] = defaultdict(set)  # the jobs of each pipeline's steps that succeeded
+    steps: dict[str, dict[str, str]] = defaultdict(dict)
+    for event in history.events:
+        run, whole, job = event["run"], event["pipeline"], event["job"]
+        if whole is None or run == whole:
+            continue
+        steps[whole][run] = job
+        if event["type"] == "executing" and not history.after[job] <= done[whole]:
+            yield f"A: {run} ({job}) began before {', '.join(sorted(history.after[job] - done[whole]))} had succeeded"
+        if event["type"] == "complete":
+            done[whole].add(job)
+    for whole, jobs in steps.items():
+        if set(jobs.values()) != set(history.after):
+            yield f"A: pipeline {whole} has the steps {', '.join(sorted(jobs.values()))}"
+        states = {told[run].state for run in jobs}
+        bad = states - {"succeeded"}
+        if told[whole].state not in (bad or {"succeeded"}):
+            ended = ", ".join(sorted(map(str, states)))
+            yield f"E: pipeline {whole} is {told[whole].state}, and its steps are {ended}"
+    # What the steps wrote themselves says the same: none began before those that it is after had come to their end.
+    whole_of = {run: whole for whole, jobs in steps.items() for run in jobs}
+    done.clear()
+    for mark in history.marks:
+        whole = whole_of.get(mark.run)
+        if whole is None:
+            continue
+        job = steps[whole][mark.run]
+        if mark.kind == "end" and told[mark.run].ends.get(mark.attempt) == "complete":
+            done[whole].add(job)
+        elif mark.kind == "start" and not history.after[job] <= done[whole]:
+            yield f"A: {mark.run} ({job}) ran before {', '.join(sorted(history.after[job] - done[whole]))} had ended"
 
 
 def _slots_once(history: History) -> Iterator[str]:

@@ -88,6 +88,27 @@ python = "body:slow"
 params = {{ seconds = 0.1 }}
 on_worker_lost = "fail"
 
+[jobs.first]
+python = "body:slow"
+params = {{ seconds = 0.05 }}
+
+[jobs.left]
+python = "body:flaky"
+params = {{ failures = 1 }}
+retries = 2
+retry_delay = 0.05
+
+[jobs.right]
+python = "body:slow"
+params = {{ seconds = 0.1 }}
+
+[jobs.finish]
+script = 'echo "start $HUEYCTL_RUN_ID $HUEYCTL_ATTEMPT" >> marks; echo "end $HUEYCTL_RUN_ID $HUEYCTL_ATTEMPT" >> marks'
+shell = ["sh", "-c"]
+
+[pipelines.chain]
+steps = ["first", ["left", "right"], "finish"]
+
 # Late slots, of which a storm makes many, are all caught up with, recorded as missed, or all but the last are.
 [schedules.steady]
 job = "quick"
@@ -152,7 +173,13 @@ def fat(payload):
     mark("end")
     return len(payload)
 """
-LIMITS = {"flaky": Limits(retries=2), "once": Limits(crash_limit=1)}
+LIMITS = {"flaky": Limits(retries=2), "left": Limits(retries=2), "once": Limits(crash_limit=1)}
+STEPS_AFTER = {
+    "first": frozenset[str](),
+    "left": frozenset({"first"}),
+    "right": frozenset({"first"}),
+    "finish": frozenset({"left", "right"}),
+}
 
 
 @dataclass(frozen=True)
@@ -210,7 +237,7 @@ class _Storm:
         names = ("HUEYCTL_", "PYTHON", "COV_")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(names)}
         self.env |= {"PYTHONPATH": str(ROOT), "TORTURE_MARK": self.mark, "PYTHONDONTWRITEBYTECODE": "1"}
-        self.history = History(limits=LIMITS, concurrency=CONCURRENCY)
+        self.history = History(limits=LIMITS, concurrency=CONCURRENCY, after=STEPS_AFTER)
         self.fired: Counter[str] = Counter()
         self.kills = 0
         self.workers: list[_Worker] = []
@@ -232,8 +259,9 @@ class _Storm:
     def play(self) -> Round:
         self._define_schedules()
         self._revoke_before_anyone_works()
-        first = [self._line("slow")] * 3 + [self._line("later")] * 2 + [self._line("flaky", failures=9)] * 3
-        self._enqueue_lines(first)
+        self._enqueue_lines([self._line("slow")] * 3 + [self._line("later")] * 2)
+        # Before all others: there is to be something to retry from the start.
+        self._cli("enqueue", "flaky", "failures=9", "--priority", "9")
         clients = [threading.Thread(target=self._client, args=(seed,)) for seed in range(3)]
         ends_at = time.monotonic() + self.plan.seconds
         running = [self._start_worker() for _ in range(2)]
@@ -274,7 +302,7 @@ class _Storm:
 
     def _enqueue(self, dice: random.Random) -> None:
         # Who is taken for dead after its lease can't stop its threads: docs/reliability.md says so.
-        jobs = ["quick", "slow", "flaky", "once", "later", "quick"] + ["tiny"] * (0 if self.stalls else 2)
+        jobs = ["quick", "slow", "flaky", "once", "later", "chain"] + ["tiny"] * (0 if self.stalls else 2)
         if dice.random() < 0.1 or (self._aims_at("checkpoint") and dice.random() < 0.7):
             self._enqueue_lines([self._line("fat", payload="x" * 100_000)] * 30, dice)
         elif dice.random() < 0.5:
@@ -374,11 +402,11 @@ class _Storm:
         stop_at = start + self.plan.seconds * self.dice.uniform(0.2, 0.5) if self.stalls else None
         stopped: tuple[_Worker, float] | None = None
         last = ends_at + (60.0 if self.harmless else 2 * self.plan.seconds)
-        while (now := time.monotonic()) < ends_at or stopped or (now < last and not self._all_fired()):
+        while (now := time.monotonic()) < ends_at or stopped or (now < last and self._silent()):
             for at, worker in enumerate(running):
                 if worker.process.poll() is not None:
                     running[at] = self._start_worker()
-            if third_at and now >= third_at:
+            if third_at and now >= third_at and (not self._aims_at("release") or self._something_is_held()):
                 third_at = 0.0
                 running.append(self._start_worker(file="all.toml"))
             if stop_at and now >= stop_at:
@@ -391,7 +419,7 @@ class _Storm:
                 stopped = None
             if kill and now >= kill_at:
                 # Once; or, where every point is to be come to, until there was something to rescue.
-                kill, kill_at = self.harmless and self._aims_at("rescue"), now + 3.0
+                kill, kill_at = self.harmless and "rescue.after" in self._silent(), now + 3.0
                 # So that it has something under way.
                 self._enqueue_lines([self._line("slow", seconds=1.0)] * 2 * CONCURRENCY)
                 self._kill(running[0])
@@ -426,10 +454,14 @@ class _Storm:
             f"{point}={action}" for point, action in self.plan.points.items() if point.partition(".")[0] in steps
         )
 
-    def _all_fired(self) -> bool:
+    def _silent(self) -> set[str]:
+        """The points that have not fired yet."""
         with self.lock:
             fired = set(self.fired)
-        return set(self.plan.points) <= fired.union(*(FIRED.findall(worker.said) for worker in self.workers))
+        return self.plan.points.keys() - fired.union(*(FIRED.findall(worker.said) for worker in self.workers))
+
+    def _something_is_held(self) -> bool:
+        return bool(json.loads(self._cli("runs", "--state", "held", "-n", "1", "--json").stdout)["runs"])
 
     def _aims_at(self, step: str) -> bool:
         return any(point.partition(".")[0] == step for point in self.plan.points)

@@ -11,8 +11,8 @@ import pytest
 from history import History, Limits, Mark, check, extra_executions, marks_from
 
 # A run that failed once and then succeeded; one that was lost with its worker; one that was revoked before it began;
-# one that was revoked while it ran; one that was held, failed, and was retried; one that nobody was told of; and one
-# that a schedule made, of which the next slot was skipped and the one after it missed.
+# one that was revoked while it ran; one that was held, failed, and was retried; one that nobody was told of; one that a
+# schedule made, of which the next slot was skipped and the one after it missed; and a pipeline of two steps.
 TOLD = """
     flaky enqueued queued - ; flaky executing running 1 w1 ; flaky error scheduled 1 w1 ; flaky retrying scheduled 1 w1
     lost scheduled scheduled - ; lost enqueued queued - ; lost executing running 1 w1
@@ -27,11 +27,16 @@ TOLD = """
     unsaid enqueued queued - ; unsaid expired expired -
     slot enqueued queued - ; slot executing running 1 w2 ; slot complete succeeded 1 w2
     @02:30:01 skipped - - ; @02:30:02 missed - -
+    whole enqueued waiting - ; one enqueued queued - ; two enqueued waiting - ; one executing running 1 w2
+    whole executing running - ; one complete succeeded 1 w2 ; two released queued - ; two executing running 1 w2
+    two error failed 1 w2 ; two failed failed 1 w2 ; whole failed failed - ; whole retried running -
+    two retried queued 1 ; two executing running 2 w2 ; two complete succeeded 2 w2 ; whole complete succeeded -
     """
 MARKED = """start lost 1, start flaky 1, tick lost 1, end flaky 1, start flaky 2, end flaky 2, start lost 2, end lost 2,
     start killed 1, start held 1, end held 1, start held 3, end held 3,
-    start slot 1, end slot 1"""
-JOBS = {"flaky": "flaky", "held": "held"}
+    start slot 1, end slot 1, start one 1, end one 1, start two 1, end two 1, start two 2, end two 2"""
+JOBS = {"flaky": "flaky", "held": "held", "one": "first", "two": "second", "whole": "pair"}
+WHOLES = {"whole": "whole", "one": "whole", "two": "whole"}
 DAY = "2026-03-01"
 SLOTS = {"slot": f"{DAY}T02:30:00Z"}
 
@@ -50,6 +55,7 @@ def event(seq: int, text: str) -> dict[str, Any]:
         "worker": worker[0] if worker else None,
         "schedule": "pulse" if slot else None,
         "slot": slot,
+        "pipeline": WHOLES.get(run),
     }
 
 
@@ -62,7 +68,7 @@ def true_history() -> History:
         for id, each in last.items()
     ]
     return History(
-        accepted=["flaky", "lost", "never", "killed", "held"],
+        accepted=["flaky", "lost", "never", "killed", "held", "whole"],
         marks=marks_from([text.strip() for text in MARKED.split(",")]),
         events=list(events),
         runs=list(runs),
@@ -73,6 +79,7 @@ def true_history() -> History:
         periods_ms={"pulse": 1000},
         watched_from=at("02:29:59.5"),
         watched_until=at("02:30:02.5"),
+        after={"first": frozenset(), "second": frozenset({"first"})},
     )
 
 
@@ -119,6 +126,10 @@ def gone(run: str) -> Callable[[History], None]:
         history.marks = [each for each in history.marks if each.run != run]
 
     return forget
+
+
+def gone_from_runs(run: str) -> Callable[[History], None]:
+    return lambda history: limit(runs=[each for each in history.runs if each["id"] != run])(history)
 
 
 def mark(at: int, text: str) -> Callable[[History], None]:
@@ -232,10 +243,24 @@ FALSE: dict[str, tuple[str, Callable[[History], None]]] = {
     "the other half": ("E: no such event was to come next", drop("held error failed 1 w2")),
     "a late end that counts": ("E: a stale end changed", change("lost stale succeeded 2 w2", state="failed")),
     "a run that is there twice": ("E: flaky is there 2 times", lambda history: history.runs.append(history.runs[0])),
-    "a run that only its events know": ("E: unsaid has events", lambda history: history.runs.pop(-2)),
+    "a run that only its events know": ("E: unsaid has events", gone_from_runs("unsaid")),
     "a run without events": (
         "E: unsaid is expired",
         both(drop("unsaid enqueued queued -"), drop("unsaid expired expired -")),
+    ),
+    "a step began too early": (
+        "A: two (second) began before first had succeeded",
+        drop("one complete succeeded 1 w2"),
+    ),
+    "a step ran too early": ("A: two (second) ran before first had ended", mark(0, "start two 1")),
+    "a step is missing": ("A: pipeline whole has the steps first", gone("two")),
+    "a pipeline ends better than its steps": (
+        "E: pipeline whole is succeeded, and its steps are failed, succeeded",
+        both(*(change(f"two {end} 2 w2", state="failed") for end in ("executing running", "complete succeeded"))),
+    ),
+    "a pipeline goes where none can": (
+        "E: no complete leads a pipeline from waiting to succeeded",
+        both(*(change(f"whole {each} -", state="waiting") for each in ("executing running", "retried running"))),
     ),
     "a loss without a cause": ("B: lost was lost 1 times by worker w1, which died 0 times", limit(deaths={})),
     "more losses than a death explains": ("B: worker w1 lost 1 attempts; its deaths explain 0", limit(concurrency=0)),
