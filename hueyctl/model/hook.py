@@ -128,5 +128,6 @@ def _fitted(param: Param, value: str | int | None) -> str | int | None:
         return "" if param.required and param.name in GIVEN else None
     if param.type != "string":
         return value
-    text = str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
+    # What failed may name a file whose name is no UTF-8: an exception's text then has lone surrogates.
+    text = str(value).encode(errors="replace").decode().replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text[:TEXT_MAX] if param.name == "error" else text

@@ -101,6 +101,7 @@ def test_long_errors_are_cut_and_what_no_parameter_can_hold_is_replaced(toml: To
     params = made(toml, EVERYTHING, output="a\0b", reason="x" * 2 * TEXT_MAX).message.params
     assert params["error"] == "x" * TEXT_MAX
     assert params["output"] == "a\N{REPLACEMENT CHARACTER}b"
+    assert made(toml, EVERYTHING, reason="no such file: caf\udce9").message.params["error"] == "no such file: caf?"
 
 
 def test_what_does_not_fit_is_an_error(toml: Toml) -> None:
