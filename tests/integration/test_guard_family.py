@@ -265,7 +265,8 @@ def test_what_is_asked_of_a_dead_guard_is_made_by_its_successor(tmp_path: Path) 
         return second.guard
 
     first.guard.on_death = succeed
-    under_way = first.begin(first.command("sleep", "300"))
+    under_way = first.begin(first.script("echo up; exec sleep 300"))
+    eventually(lambda: under_way.printed() == b"up\n")  # asked any later, it would be the successor's
     os.kill(first.guard.pid, signal.SIGKILL)
     assert asked_for.wait(10)
     asked = [first.begin(first.command("true")) for _ in range(3)]
@@ -304,7 +305,8 @@ def test_without_another_guard_attempts_wait_for_the_end_of_their_worker(tmp_pat
         raise GuardFailed("no memory")
 
     guarded.guard.on_death = fail
-    under_way = guarded.begin(guarded.command("sleep", "300"))
+    under_way = guarded.begin(guarded.script("echo up; exec sleep 300"))
+    eventually(lambda: under_way.printed() == b"up\n")
     os.kill(guarded.guard.pid, signal.SIGKILL)
     assert under_way.end().outcome == Lost("the guard died")
     assert failed.is_set()

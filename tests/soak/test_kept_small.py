@@ -153,7 +153,7 @@ def held_after(folder: Path, worker: subprocess.Popen[bytes], lines: bytes) -> t
         stderr=subprocess.DEVNULL,
         check=True,
     )
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 60
     while not told.exists() or len(told.read_text().splitlines()) == seen:
         assert worker.poll() is None
         assert time.monotonic() < deadline
@@ -165,7 +165,7 @@ def held_after(folder: Path, worker: subprocess.Popen[bytes], lines: bytes) -> t
 def await_empty(path: Path, worker: subprocess.Popen[bytes]) -> None:
     """Wait until nothing is left but the newest event, which stays. A batch is 12 steps of pruning, and the worker
     looks after its store every 3 s."""
-    deadline = time.monotonic() + 25
+    deadline = time.monotonic() + 60
     with closing(open_store(path, read_only=True)) as reader:
         while reader.runs(RunFilter(), limit=1) or len(reader.last_events(EventFilter(), limit=2)) > 1:
             assert worker.poll() is None
