@@ -39,8 +39,9 @@ PATIENCE_S = 1.0  # between tries on a full disk
 # Python's lock with threads waiting for it: at thousands of runs a second that was a third of the time.
 BELL_EVERY_S = 0.005
 
-# For so long after a hand-over the dispatcher waits for all attempts under way to come back: short ones end together,
-# and one transaction for four costs little more than one for one. (In effect a millisecond, the least that poll knows.)
+# For so long after a hand-over to threads that run their attempts themselves, the dispatcher waits for all of those to
+# come back: short ones end together, and one transaction for four costs little more than one for one. A process takes
+# longer than the wait is worth: with /bin/true it cost a quarter of the rate. (Poll knows nothing below a millisecond.)
 LINGER_S = 0.001
 
 Ending = tuple[Attempt | None, Settlement]
@@ -377,7 +378,8 @@ class Dispatcher:
                     self._ended.append((None, not_taken(claim)))
                     continue
                 attempt = Attempt(claim, definitions, self._place, self._guard, start_by=lease_until)
-                self._linger_until = time.monotonic() + LINGER_S
+                if attempt.in_thread:
+                    self._linger_until = time.monotonic() + LINGER_S
                 # From here on it can be stopped and given back, whether its thread has woken up yet or not.
                 self._active[claim.token] = (attempt, seat.thread)
             seat.fill(attempt)
@@ -436,8 +438,10 @@ class Dispatcher:
             self._events.someone_died()
 
     def _others_end_soon(self) -> int:
-        """How many attempts may come back within the time to linger. Called with the lock held."""
-        return len(self._active) if time.monotonic() < self._linger_until else 0
+        """How many attempts in threads may come back within the time to linger. Called with the lock held."""
+        if time.monotonic() >= self._linger_until:
+            return 0
+        return sum(attempt.in_thread for attempt, _ in self._active.values())
 
     def _look_for_requests(self, store: Store) -> None:
         try:
