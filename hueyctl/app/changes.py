@@ -17,7 +17,6 @@ from hueyctl.errors import UsageError, WaitTimeout
 from hueyctl.model.hook import Hooks
 from hueyctl.model.run import LIVE, Run, RunState
 from hueyctl.model.wording import quoted
-from hueyctl.process.client import kill_what_outlived
 from hueyctl.storage.locks import worker_is_dead
 from hueyctl.storage.store import Pause, Revocation, RunFilter, Store
 
@@ -259,4 +258,6 @@ def _workers_of(store: Store, run: Run) -> set[str]:
 
 
 def _is_dead_with_all_it_ran(session: Session, worker: str) -> bool:
+    from hueyctl.process.client import kill_what_outlived  # every `hueyctl enqueue` would wait for it and its like
+
     return worker_is_dead(session.place, worker) and kill_what_outlived(session.place.guard_lock(worker))
