@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Iterator, Mapping, Optional
 
@@ -29,6 +29,7 @@ class CurrentRun:
     schedule: Optional[str] = None
     scheduled_at: Optional[datetime] = None
     progress_path: Optional[str] = None
+    _said: bool = field(default=False, init=False, repr=False, compare=False)  # there is a file to remove
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> CurrentRun:
@@ -95,6 +96,6 @@ def running(run: CurrentRun) -> Iterator[None]:
     finally:
         _thread.run = before
         # Only where there is one: a system call lets go of Python's lock, and other jobs' threads wait for it.
-        if run.progress_path is not None and getattr(run, "_said", False):
+        if run.progress_path is not None and run._said:
             with suppress(OSError):
                 os.unlink(run.progress_path)  # how far it is means nothing any more

@@ -206,15 +206,15 @@ def _exchange(
     log = Log(micros(now), want.worker if want else None, hooks)
     claims: list[Claim] = []
     stopped = None
-    limits = Limits(database, want, log.time) if want else None
+    limits = None
     with database.write(durable=durable):
         known.look()
         stale = (
             _settle_each(database, settlements, now, log) if each_alone else _settle(database, settlements, now, log)
         )
         due, more = _let_time_pass(database, known, log)
-        if limits and not more and known.registered(limits.want.worker):
-            limits.paused = known.paused()
+        if want is not None and not more and known.registered(want.worker):
+            limits = Limits(database, want, log.time, paused=known.paused())
             stopped = _claim(database, limits, now, log, claims, durable=durable)
             due = min((at for at in (due, limits.opens_at) if at is not None), default=None)
         log.write(database)

@@ -7,6 +7,7 @@ nothing is moved, written or looked at for it.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Final
 
 from hueyctl.model.run import Run
@@ -32,14 +33,14 @@ IN_THE_WAY: Final = "SELECT at FROM starts WHERE job = ? ORDER BY at DESC LIMIT 
 
 
 class Limits:
-    """What `want` may still take of each job and queue in one transaction at `at` (microseconds)."""
+    """What `want` may still take of each job and queue in one transaction at `at` (microseconds), with the switches of
+    `paused` set (as kind and name)."""
 
-    def __init__(self, database: Database, want: Want, at: int) -> None:
+    def __init__(self, database: Database, want: Want, at: int, *, paused: Collection[tuple[str, str]]) -> None:
         self.opens_at: int | None = None
         """When the first rate limit that closed a line opens it again."""
         self.want = want
-        self.paused: frozenset[tuple[str, str]] = frozenset()
-        """The switches that are set, as (kind, name)."""
+        self.paused = paused
         self._database, self._at = database, at
         self._running: tuple[Counter[str], Counter[str]] | None = None
         self._rate_left: dict[str, int] = {}
