@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Iterator, Mapping, Optional
+from typing import Callable, Mapping, Optional
 
 _thread = threading.local()
 
@@ -77,25 +77,36 @@ def current_run() -> CurrentRun:
     Raises:
         RuntimeError: the caller isn't part of any.
     """
-    run: Optional[CurrentRun] = getattr(_thread, "run", None)
-    if run is not None:
-        return run
+    inside: Optional[running] = getattr(_thread, "running", None)
+    if inside is not None:
+        return inside.run()
     try:
         return CurrentRun.from_environ(os.environ)
     except KeyError:
         raise RuntimeError("current_run() was called outside of a hueyctl job: there is no current run") from None
 
 
-@contextmanager
-def running(run: CurrentRun) -> Iterator[None]:
-    """Make `run` the current one of this thread: for jobs that run inside the worker."""
-    before = getattr(_thread, "run", None)
-    _thread.run = run
-    try:
-        yield
-    finally:
-        _thread.run = before
+class running:
+    """A context in which the run that `make` gives is the current one of this thread: for jobs that run inside the
+    worker. It is only made when it is asked for."""
+
+    def __init__(self, make: Callable[[], CurrentRun]) -> None:
+        self._make = make
+        self._run: Optional[CurrentRun] = None
+
+    def run(self) -> CurrentRun:
+        """The run itself."""
+        if self._run is None:
+            self._run = self._make()
+        return self._run
+
+    def __enter__(self) -> None:
+        self._before = getattr(_thread, "running", None)
+        _thread.running = self
+
+    def __exit__(self, *exc: object) -> None:
+        _thread.running = self._before
         # Only where there is one: a system call lets go of Python's lock, and other jobs' threads wait for it.
-        if run.progress_path is not None and run._said:
+        if self._run is not None and self._run.progress_path is not None and self._run._said:
             with suppress(OSError):
-                os.unlink(run.progress_path)  # how far it is means nothing any more
+                os.unlink(self._run.progress_path)  # how far it is means nothing any more

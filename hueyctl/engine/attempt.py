@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Protocol
 
 import msgspec
@@ -67,6 +69,7 @@ class Attempt:
         # What was declared, with a default, after the run was accepted.
         self.params = completed(self.job.params, claim.run.message.params)
         self.place = place
+        self.thread: threading.Thread | None = None  # of Huey's, which has taken it
         self.outcome: AnyOutcome | None = None
         self.verdict: Verdict | None = None
         self.result: bytes | None = None
@@ -74,11 +77,8 @@ class Attempt:
         self._guard = guard
         self._start_by = start_by
         self._begun = True  # as far as is known
-
-    @property
-    def in_thread(self) -> bool:
+        self.in_thread = isinstance(self.job.body, PythonBody) and self.job.body.isolation == "thread"
         """Does the body run inside the worker, where nothing can stop it?"""
-        return isinstance(self.job.body, PythonBody) and self.job.body.isolation == "thread"
 
     @property
     def asked_for(self) -> Run:
@@ -126,13 +126,10 @@ class Attempt:
 
     def _outcome(self) -> AnyOutcome:
         if self.in_thread:
-            # Imported here: it is the one place where user code enters the worker.
-            from hueyctl.engine.inline import call_in_thread
-
             if time.monotonic() >= self._start_by:
                 self._begun = False
                 return Stopped("stale")
-            outcome = call_in_thread(self)
+            outcome = _inline()(self)
             if isinstance(outcome, Returned):
                 self._keep_returned(outcome)
             return outcome
@@ -326,6 +323,14 @@ class Attempt:
                 if secret is not None and secret != "" and not isinstance(secret, bool):
                     text = text.replace(str(secret), "***")
         return text
+
+
+@cache
+def _inline() -> Callable[[Attempt], AnyOutcome]:
+    # Imported when it is needed: it is the one place where user code enters the worker.
+    from hueyctl.engine.inline import call_in_thread
+
+    return call_in_thread
 
 
 def not_taken(claim: Claim) -> Settlement:

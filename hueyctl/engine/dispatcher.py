@@ -25,6 +25,7 @@ from hueyctl.engine.attempt import Attempt, Runner, given_back, lost, not_taken
 from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.scheduler import Scheduler
+from hueyctl.engine.seats import Seats
 from hueyctl.errors import StoreBusy, StoreFull
 from hueyctl.model.outcome import describe
 from hueyctl.model.transition import Release, Retry, Settlement
@@ -35,14 +36,14 @@ from hueyctl.storage.store import Claim, Exchange, Store, Want
 
 BACKSTOP_S = 0.7  # how late a lost bell is noticed; with the heartbeat, under two wake-ups a second when idle
 PATIENCE_S = 1.0  # between tries on a full disk
-# How often a busy dispatcher hears and rings the bell. Each is a few system calls, and each of those lets go of
-# Python's lock with threads waiting for it: at thousands of runs a second that was a third of the time.
+# How often a busy dispatcher rings the bell and writes its log. Each is a few system calls, and each of those lets go
+# of Python's lock with threads waiting for it: at thousands of runs a second that was a third of the time.
 BELL_EVERY_S = 0.005
 
-# For so long after a hand-over to threads that run their attempts themselves, the dispatcher waits for all of those to
-# come back: short ones end together, and one transaction for four costs little more than one for one. A process takes
-# longer than the wait is worth: with /bin/true it cost a quarter of the rate. (Poll knows nothing below a millisecond.)
-LINGER_S = 0.001
+# For so long our own thread leaves to those of Huey what they are about to do: to take what was given to them, and to
+# bring in what has ended on them.
+LINGER_S = 0.002
+SLACK_S = 0.001  # poll knows nothing below a millisecond
 
 Ending = tuple[Attempt | None, Settlement]
 
@@ -74,26 +75,6 @@ class Events(Protocol):
         """The thread is over, well or not."""
 
 
-class _Seat:
-    """A waiting thread's place: filled with an attempt, or with None when there will be none any more."""
-
-    __slots__ = ("_lock", "attempt", "thread")
-
-    def __init__(self) -> None:
-        self.thread = threading.current_thread()
-        self.attempt: Attempt | None = None
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def wait(self) -> Attempt | None:
-        self._lock.acquire()
-        return self.attempt
-
-    def fill(self, attempt: Attempt | None) -> None:
-        self.attempt = attempt
-        self._lock.release()
-
-
 class Dispatcher:
     """Hands claimed attempts to waiting threads and brings their ends into the store."""
 
@@ -121,9 +102,17 @@ class Dispatcher:
         self._concurrency, self._queues = concurrency, queues
         self._events, self._log = events, log
         self._lock = threading.Lock()
-        self._seats: list[_Seat] = []
+        # To settle and claim is one role, which one thread has at a time; the store and what is known of it are that
+        # thread's. Of the two locks it is the outer one.
+        self._role = threading.Lock()
+        self._store: Store | None = None
+        self._raised: BaseException | None = None  # by the store, to another thread than ours
+        self._troubled = False  # the store took nothing the last time: only our own thread tries again
+        self._full_until: float | None = None  # the disk is full, and until then (monotonic) nothing is tried
+        self._seats = Seats(self._lock)
         self._ended: list[Ending] = []
-        self._active: dict[str, tuple[Attempt, threading.Thread]] = {}
+        self._ended_at = 0.0  # the first of those
+        self._active: dict[str, Attempt] = {}
         self._draining = False  # nothing is claimed any more
         self._stopping = False  # and the thread ends once everything is settled
         self._claimable = True  # a claim might find something
@@ -131,10 +120,9 @@ class Dispatcher:
         self._throttled = False  # a queued run waits for nothing but its rate limit
         self._scheduler: Scheduler | None = None
         self._no_slots_until = 0.0  # monotonic: the store takes none at the moment
-        self._wake_at = 0  # as soon as so many threads wait, the sleeping dispatcher is woken; 0: it is awake
-        self._linger_until = 0.0  # monotonic
+        self._asleep_until = 0.0  # our own thread; 0: it is awake
         self._to_stop: set[str] = set()
-        self._listened_at = self._looked_at = self._rang_at = 0.0
+        self._looked_at = self._rang_at = 0.0
         self._unannounced: bytes | None = None
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
@@ -145,29 +133,50 @@ class Dispatcher:
 
     def next_attempt(self) -> Attempt | None:
         """Wait for an attempt to perform; None: there will be none any more."""
-        seat = _Seat()
-        with self._lock:
-            if self._draining:
-                return None
-            self._seats.append(seat)
-            wake = 0 < self._wake_at <= len(self._seats)
-            if wake:
-                self._wake_at = 0
-        if wake:
-            self._wake()
-        return seat.wait()
+        return self._seats.take(self._help)
 
     def ended(self, attempt: Attempt) -> None:
-        """Take an attempt's settlement. Its thread asks for the next one right after: that wakes the dispatcher, so
-        that one transaction does both."""
+        """Take an attempt's settlement. Its thread asks for the next one right after, and brings it in then."""
         settlement = attempt.settlement()
         with self._lock:
             if self._active.pop(attempt.claim.token, None) is None:
                 return  # given back already, as its worker's time was up
+            if not self._ended:
+                self._ended_at = time.monotonic()
             self._ended.append((attempt, settlement))
             draining = self._draining
         if draining:
             self._wake()
+
+    def _help(self) -> None:
+        """Do what the dispatcher's thread would do now for the calling one, which is about to wait.
+
+        Python's threads run one at a time: to wake another one, and be woken by it, costs as much as the store does.
+        Whoever finds the role taken waits for it, and does for all what has come up meanwhile.
+        """
+        if not self._helpful():
+            return
+        with self._role:
+            store = self._store
+            if store is None or not self._helpful():
+                return  # somebody has done it
+            try:
+                claimed = self._exchange(store)
+                self._announce()
+            except BaseException as exc:
+                self._raised = exc
+                claimed = False
+        with self._lock:
+            wake = not claimed or self._needed_at() < self._asleep_until - SLACK_S
+        if wake:
+            self._wake()
+
+    def _helpful(self) -> bool:
+        return (
+            not (self._troubled or self._stopping or self._raised)
+            and self._store is not None
+            and (bool(self._ended) or (self._claimable and self._may_claim()))
+        )
 
     # -- called by the worker's main thread -------------------------------------------------------------------------
 
@@ -179,29 +188,28 @@ class Dispatcher:
         """Claim nothing more; the threads that wait get nothing, those that work go on."""
         with self._lock:
             self._draining = True
-            seats, self._seats = self._seats, []
-        for seat in seats:
-            seat.fill(None)
+            self._seats.close()
         self._wake()
 
     def interrupt(self, why: StopReason) -> None:
         """Stop every attempt under way, but those that run in threads, which nothing can stop."""
         with self._lock:
-            active = [attempt for attempt, _ in self._active.values()]
+            active = [*self._active.values()]
         for attempt in active:
             self._guard().stop(attempt.claim.token, why)
 
     def stoppable(self) -> bool:
         """Is an attempt under way that ends when it is stopped?"""
         with self._lock:
-            return any(not attempt.in_thread for attempt, _ in self._active.values())
+            return any(not attempt.in_thread for attempt in self._active.values())
 
     def settle_dead_threads(self) -> None:
         """Record as lost what ran in a thread that has died."""
         with self._lock:
-            dead = [token for token, (_, thread) in self._active.items() if not thread.is_alive()]
-            for token in dead:
-                attempt, thread = self._active.pop(token)
+            performed = [(attempt, attempt.thread) for attempt in self._active.values() if attempt.thread is not None]
+            dead = [(attempt, thread) for attempt, thread in performed if not thread.is_alive()]
+            for attempt, thread in dead:
+                del self._active[attempt.claim.token]
                 self._ended.append((attempt, lost(attempt, f"{thread.name} of its worker died")))
         if dead:
             self._wake()
@@ -235,51 +243,62 @@ class Dispatcher:
         try:
             store = self._open_store()
             try:
+                self._store = store
                 while self._turn(store):
-                    pass
+                    self._listen(store)
             finally:
-                store.close()
+                with self._role:
+                    self._store = None
+                    store.close()
         except BaseException as exc:
             self.failure = exc
         finally:
+            self._log.flush()
             self.drain()
             self._events.dispatcher_ended()
 
     def _turn(self, store: Store) -> bool:
-        lease_until = self.lease_until  # as it was before the claim: what is renewed after that proves nothing of it
-        with self._lock:
-            if self._stopping:
-                self._give_back()
-            endings, self._ended = self._ended, []
-            free = len(self._seats) if self._may_claim() else 0
-            stopping = self._stopping
-        if not stopping and not self._draining:
-            self._fire(store)
-        if endings or (free and self._claimable):
-            self._exchange(store, endings, free, lease_until)
-        if stopping and not self._ended:
-            self._announce(at_once=True)
-            return False
-        with self._lock:
-            may_claim = self._may_claim()
-            busy = bool(self._ended) or (bool(self._seats) and self._claimable and may_claim)
-            idle = not busy and may_claim and len(self._seats) == self._concurrency and not self._throttled
-            self._wake_at = 0 if busy else 1
-            others = self._others_end_soon()
-            if others:
-                self._wake_at = len(self._seats) + others
+        """Do what is to be done now; False: it was the last time."""
+        with self._role:
+            if self._raised is not None:
+                raise self._raised
+            with self._lock:
+                stopping = self._stopping
+                if stopping:
+                    self._give_back()
+            if not stopping and not self._draining:
+                self._fire(store)
+            if self._full_until is not None:
+                self._try_full_disk(store)
+            elif self._due():
+                self._exchange(store)
+            if stopping and not self._ended:
+                self._announce(at_once=True)
+                return False
+            self._announce()
+            with self._lock:
+                idle = (
+                    self._may_claim()
+                    and self._seats.free == self._concurrency
+                    and not (self._ended or self._claimable or self._throttled)
+                )
+                if time.monotonic() >= self._seats.brief_until(LINGER_S):
+                    self._seats.hurry()
         if idle:
             self._events.idle()
         if self._to_stop:
             self._stop_revoked()
-        again_in = self._announce()
-        if others:
-            self._listen(store, max(0.0, self._linger_until - time.monotonic()))
-        elif not busy:
-            self._listen(store, min(self._pause(), BACKSTOP_S if again_in is None else again_in))
-        elif time.monotonic() - self._listened_at > BELL_EVERY_S:
-            self._listen(store, 0.0)
         return True
+
+    def _due(self) -> bool:
+        """Is there something to settle, or to claim, that no other thread is about to?"""
+        now = time.monotonic()
+        alone = self._draining or self._stopping or self._troubled
+        if not alone and now < self._seats.brief_until(LINGER_S):
+            return False  # whoever takes that comes back, and does it
+        if self._ended and (alone or now >= self._ended_at + LINGER_S):
+            return True
+        return self._claimable and self._seats.free > 0 and self._may_claim()
 
     def _may_claim(self) -> bool:
         return not self._draining and time.monotonic() < self.lease_until
@@ -304,11 +323,21 @@ class Dispatcher:
 
     def _give_back(self) -> None:
         """Release what is still under way; whoever ends it later finds its token gone. Called with the lock held."""
-        self._ended += [(attempt, given_back(attempt)) for attempt, _ in self._active.values()]
+        for attempt in self._seats.take_back():
+            del self._active[attempt.claim.token]
+            self._ended.append((None, not_taken(attempt.claim)))
+        self._ended += [(attempt, given_back(attempt)) for attempt in self._active.values()]
         self._active.clear()
 
-    def _exchange(self, store: Store, endings: list[Ending], free: int, lease_until: float) -> None:
+    def _exchange(self, store: Store) -> bool:
+        """Settle what has ended and claim for those who wait. Was anything claimed?"""
         definitions = self.definitions
+        lease_until = self.lease_until  # as it was before the claim: what is renewed after that proves nothing of it
+        with self._lock:
+            endings, self._ended = self._ended, []
+            free = self._seats.free if self._may_claim() else 0
+        if not endings and not (free and self._claimable):
+            return False
         want = None
         if free:
             want = Want(
@@ -325,11 +354,12 @@ class Dispatcher:
         except (StoreBusy, StoreFull) as exc:
             with self._lock:
                 self._ended = endings + self._ended
-            self._claimable = True
+            self._claimable = self._troubled = True
             self._log.warning(f"the store takes nothing at the moment: {exc}")
             if isinstance(exc, StoreFull):
-                self._settle_alone(store)
-            return
+                self._full_until = time.monotonic() + PATIENCE_S
+            return False
+        self._troubled = False
         self._next_due = exchange.next_due
         self._throttled = exchange.throttled
         again = (
@@ -343,46 +373,43 @@ class Dispatcher:
             self._claimable = len(exchange.claims) == free or more
         else:
             self._claimable |= again or more
-        self._hand_over(exchange.claims, definitions, lease_until)
         self._report(endings, exchange)
+        if exchange.claims:
+            self._hand_over(exchange.claims, definitions, lease_until)
         if again or (self._unannounced is None and (endings or exchange.claims)):
             self._unannounced = b"work" if again else b"event"
+        return bool(exchange.claims)
 
-    def _settle_alone(self, store: Store) -> None:
-        """The disk is full: claim nothing until everything that has ended is in the store."""
-        while True:
-            time.sleep(PATIENCE_S)  # nothing to listen to: only the store matters now
+    def _try_full_disk(self, store: Store) -> None:
+        """The disk was full: claim nothing until everything that has ended is in the store."""
+        if self._full_until is not None and time.monotonic() < self._full_until:
+            return
+        with self._lock:
+            endings, self._ended = self._ended, []
+        try:
+            if endings:
+                settlements = [settlement for _, settlement in endings]
+                exchange = store.exchange(settlements, None, now=datetime.now(UTC), hooks=self.definitions.hooks)
+                self._report(endings, exchange)
+                self._unannounced = b"work"
+            else:  # any write will do to see whether there is space again
+                store.beat(self.worker, running=self.under_way(), now=datetime.now(UTC))
+            self._full_until, self._troubled = None, False
+        except (StoreBusy, StoreFull):
             with self._lock:
-                endings, self._ended = self._ended, []
-            try:
-                if endings:
-                    settlements = [settlement for _, settlement in endings]
-                    hooks = self.definitions.hooks
-                    exchange = store.exchange(settlements, None, now=datetime.now(UTC), hooks=hooks)
-                    self._report(endings, exchange)
-                    self._unannounced = b"work"
-                else:  # any write will do to see whether there is space again
-                    store.beat(self.worker, running=self.under_way(), now=datetime.now(UTC))
-                return
-            except (StoreBusy, StoreFull):
-                with self._lock:
-                    self._ended = endings + self._ended
-            if self._stopping:
-                return
+                self._ended = endings + self._ended
+            self._full_until = time.monotonic() + PATIENCE_S
 
     def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions, lease_until: float) -> None:
-        for claim in claims:
-            with self._lock:
-                seat = self._seats.pop(0) if self._seats else None
-                if seat is None:  # it was drained meanwhile
-                    self._ended.append((None, not_taken(claim)))
-                    continue
-                attempt = Attempt(claim, definitions, self._place, self._guard, start_by=lease_until)
-                if attempt.in_thread:
-                    self._linger_until = time.monotonic() + LINGER_S
-                # From here on it can be stopped and given back, whether its thread has woken up yet or not.
-                self._active[claim.token] = (attempt, seat.thread)
-            seat.fill(attempt)
+        attempts = [Attempt(claim, definitions, self._place, self._guard, start_by=lease_until) for claim in claims]
+        brief = all(attempt.in_thread for attempt in attempts)
+        with self._lock:
+            if self._draining:  # meanwhile
+                self._ended += [(None, not_taken(claim)) for claim in claims]
+                return
+            # From here on they can be stopped and given back, whether a thread has taken them yet or not.
+            self._active |= {attempt.claim.token: attempt for attempt in attempts}
+            self._seats.give(attempts, brief=brief, here=threading.current_thread() is not self._thread)
 
     def _report(self, endings: list[Ending], exchange: Exchange) -> None:
         """Log what is in the store now, and not before."""
@@ -391,57 +418,65 @@ class Dispatcher:
             self._log.warning(f"an attempt's end came too late and was not counted: {describe(settlement.outcome)}")
         self._log.settled([(a, s) for a, s in endings if a is not None and s.token not in stale])
 
-    def _announce(self, *, at_once: bool = False) -> float | None:
-        """Ring for what was committed, not too often; the seconds after which to call again (None: needn't)."""
-        if self._unannounced is None:
-            return None
+    def _announce(self, *, at_once: bool = False) -> None:
+        """Ring for what was committed, and log it; not too often."""
         now = time.monotonic()
-        if not at_once and now < self._rang_at + BELL_EVERY_S:
-            return self._rang_at + BELL_EVERY_S - now
-        ring(self._place.bell, self._unannounced, skip=self._bell.path)
-        self._unannounced, self._rang_at = None, now
-        return None
+        if self._unannounced is not None and (at_once or now >= self._rang_at + BELL_EVERY_S):
+            self._log.flush()
+            ring(self._place.bell, self._unannounced, skip=self._bell.path)
+            self._unannounced, self._rang_at = None, now
 
-    def _pause(self) -> float:
+    def _needed_at(self) -> float:
+        """When (monotonic) our own thread has something to do, if nobody wakes it. Called with the lock held."""
+        now = time.monotonic()
+        times = [now + BACKSTOP_S]
+        if self._full_until is not None:
+            times.append(self._full_until)
+        elif self._due():
+            times.append(now)
+        elif self._ended:
+            times.append(self._ended_at + LINGER_S)
+        if self._seats.brief_until(LINGER_S):
+            times.append(self._seats.brief_until(LINGER_S))
+        if self._unannounced is not None:
+            times.append(self._rang_at + BELL_EVERY_S)
         if self._to_stop:
-            return BELL_EVERY_S
+            times.append(now + BELL_EVERY_S)
         # What nothing can be done about, although it is due, must not keep us from sleeping.
-        fires = self._scheduler is not None and not self._draining and time.monotonic() >= self._no_slots_until
+        fires = self._scheduler is not None and not self._draining and now >= self._no_slots_until
         slot = self._scheduler.next_at if self._scheduler is not None and fires else None
-        due = self._next_due if self._seats and self._may_claim() else None
-        instants = [at for at in (due, slot) if at is not None]
-        if not instants:
-            return BACKSTOP_S
-        return min(BACKSTOP_S, max(0.0, (min(instants) - datetime.now(UTC)).total_seconds()))
+        due = self._next_due if self._seats.free and self._may_claim() else None
+        times += [now + (at - datetime.now(UTC)).total_seconds() for at in (due, slot) if at is not None]
+        return min(times)
 
-    def _listen(self, store: Store, timeout: float) -> None:
+    def _listen(self, store: Store) -> None:
+        """Sleep until there may be something to do."""
         readable = select.poll()
         readable.register(self._bell.fileno(), select.POLLIN)
         readable.register(self._wake_r, select.POLLIN)
-        ready = dict(readable.poll(timeout * 1000))
-        self._listened_at = time.monotonic()
+        with self._lock:
+            self._asleep_until = self._needed_at()
+        ready = dict(readable.poll(max(0.0, self._asleep_until - time.monotonic()) * 1000))
+        self._asleep_until = 0.0
+        listened_at = time.monotonic()
         if self._wake_r in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_r, 4096)
         kinds = self._bell.drain() if self._bell.fileno() in ready else set()
         # Of a bell that is full the newest is lost, and it may have been the one that matters: others' events, however
         # many, don't put off a look of our own.
-        late = (not ready and timeout > LINGER_S) or self._listened_at - self._looked_at > BACKSTOP_S
+        late = listened_at > self._looked_at + 0.9 * BACKSTOP_S
         if late:
-            self._looked_at = self._listened_at
-        if kinds & {b"work", b"ask"} or (late and store.changed()):
-            self._claimable = True
-            self._look_for_requests(store)
-        elif self._next_due is not None and self._next_due <= datetime.now(UTC):
+            self._looked_at = listened_at
+        if kinds & {b"work", b"ask"} or late:
+            with self._role:
+                if kinds & {b"work", b"ask"} or store.changed():
+                    self._claimable = True
+                    self._look_for_requests(store)
+        if self._next_due is not None and self._next_due <= datetime.now(UTC):
             self._claimable = True
         if b"death" in kinds:
             self._events.someone_died()
-
-    def _others_end_soon(self) -> int:
-        """How many attempts in threads may come back within the time to linger. Called with the lock held."""
-        if time.monotonic() >= self._linger_until:
-            return 0
-        return sum(attempt.in_thread for attempt, _ in self._active.values())
 
     def _look_for_requests(self, store: Store) -> None:
         try:
@@ -456,7 +491,7 @@ class Dispatcher:
         """Stop what was revoked while running, as soon as the guard knows of it: between a claim and its start there
         is nothing to stop yet."""
         with self._lock:
-            self._to_stop &= {token for token, (attempt, _) in self._active.items() if not attempt.in_thread}
+            self._to_stop &= {token for token, attempt in self._active.items() if not attempt.in_thread}
         self._to_stop = {token for token in self._to_stop if not self._guard().stop(token, "revoked")}
 
     def _wake(self) -> None:

@@ -12,7 +12,7 @@ import inspect
 import json
 import traceback
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from hueyctl.current import CurrentRun, running
@@ -37,7 +37,7 @@ def call_in_thread(attempt: Attempt) -> AnyOutcome:
         params = attempt.params
         if attempt.claim.inputs and takes_input(target):
             params = {**params, "input": as_value(attempt.claim.inputs, attempt.definitions.project.jobs)}
-        with running(_current(attempt)):
+        with running(partial(_current, attempt)):
             value = target(**params)
             if inspect.iscoroutine(value):
                 value = asyncio.run(value)

@@ -28,6 +28,7 @@ class WorkerLog:
     def __init__(self, form: Literal["text", "json"] = "text", stream: TextIO | None = None) -> None:
         self._form = form
         self._stream = stream or sys.stderr
+        self._held: list[str] = []
 
     def info(self, message: str, **facts: object) -> None:
         """Something that is as it should be."""
@@ -42,12 +43,20 @@ class WorkerLog:
         self._write("error", message, facts)
 
     def settled(self, endings: Sequence[tuple[Attempt, Settlement]]) -> None:
-        """The ends of attempts, a line each, in one write."""
+        """The ends of attempts, a line each. Written with whatever comes next, or by `flush`: thousands a second come
+        in batches."""
         if endings:
             now = _now()
-            self._put("".join([self._line(now, *_ending(attempt, settlement)) for attempt, settlement in endings]))
+            self._held += [self._line(now, *_ending(attempt, settlement)) for attempt, settlement in endings]
+
+    def flush(self) -> None:
+        """Write what is held."""
+        if self._held:
+            held, self._held = self._held, []
+            self._put("".join(held))
 
     def _write(self, level: str, message: str, facts: dict[str, object]) -> None:
+        self.flush()
         self._put(self._line(_now(), level, message, facts))
 
     def _line(self, time: str, level: str, message: str, facts: dict[str, object]) -> str:

@@ -83,19 +83,8 @@ def settle(run: Run, settlement: Settlement, now: datetime) -> Change:
     if isinstance(outcome, Lost):  # its worker outlived what ran it, and says so itself
         return lose(run, outcome.cause, settlement.ended_at)
     match settlement.verdict:
-        case Done(result, result_error):
-            data: dict[str, Any] = {"duration_s": _duration(run, settlement.ended_at)}
-            if result_error:
-                data["result_error"] = result_error
-            return _ended(
-                run,
-                RunState.SUCCEEDED,
-                settlement.ended_at,
-                [(EventType.COMPLETE, data)],
-                exit_code=exit_code(outcome),
-                result=result,
-                result_error=result_error,
-            )
+        case Done() as done:
+            return _succeeded(run, settlement, done)
         case Release(started):
             return _released(run, outcome, started, now)
         case Retry(delay, retries_left):
@@ -119,6 +108,23 @@ def settle(run: Run, settlement: Settlement, now: datetime) -> Change:
             first = (_type_of(outcome), _facts(run, outcome, settlement.ended_at))
             state = RunState.REVOKED if run.revoking else RunState.FAILED
             return _ended_badly(run, state, outcome, settlement.ended_at, first)
+
+
+def _succeeded(run: Run, settlement: Settlement, done: Done) -> Change:
+    data: dict[str, Any] = {"duration_s": _duration(run, settlement.ended_at)}
+    if done.result_error:
+        data["result_error"] = done.result_error
+    return Change(
+        state=RunState.SUCCEEDED,
+        retries_left=run.retries_left,
+        losses=run.losses,
+        due_at=run.due_at,
+        finished_at=settlement.ended_at,
+        exit_code=exit_code(settlement.outcome),
+        result=done.result,
+        result_error=done.result_error,
+        events=(EventDraft(EventType.COMPLETE, RunState.SUCCEEDED, data),),
+    )
 
 
 def lose(run: Run, cause: str, now: datetime) -> Change:

@@ -106,10 +106,10 @@ class Database:
         except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:
             return self._again(exc, sql, values)[1]
 
-    def many(self, sql: str, rows: Sequence[Row]) -> None:
-        """Run one statement for each of `rows`, whose text is valid UTF-8."""
+    def many(self, sql: str, rows: Sequence[Row]) -> int:
+        """Run one statement for each of `rows`, whose text is valid UTF-8; how many rows of the store they changed."""
         try:
-            self.connection.executemany(sql, rows)
+            return self.connection.executemany(sql, rows).rowcount
         except (sqlite3.Error, OverflowError) as exc:
             raise self.told(exc) from exc
 

@@ -110,10 +110,10 @@ def exchange(
     """`Store.exchange`; `durable`: first claims are on the disk too when it returns, as re-claims always are."""
     try:
         done, reclaim = _exchange(database, known, settlements, want, now, hooks=hooks, durable=durable)
-    except (Unstorable, ValueError, TypeError, OverflowError, msgspec.MsgspecError):
+    except (_Overtaken, Unstorable, ValueError, TypeError, OverflowError, msgspec.MsgspecError):
         if not settlements:
             raise
-        # One of them can't be stored. Each on its own, so that it takes no other with it.
+        # One of them comes too late, or can't be stored. Each on its own, so that it takes no other with it.
         done, reclaim = _exchange(
             database, known, settlements, want, now, hooks=hooks, durable=durable, each_alone=True
         )
@@ -135,31 +135,12 @@ def exchange(
 def apply(database: Database, run: Run, change: Change, log: Log) -> bool:
     """Write what a transition made of a running run, and its events into the log; False, and nothing was written, where
     the run has another token by now, or was asked to be revoked."""
-    ended = change.finished_at is not None
-    written = database.run(
-        CHANGE,
-        change.state.value,
-        change.retries_left,
-        change.losses,
-        micros(change.due_at),
-        maybe_micros(change.expires_at),
-        maybe_micros(change.finished_at),
-        change.exit_code,
-        change.error,
-        change.reason,
-        change.result,
-        change.result_error,
-        run.worker if ended else None,
-        run.n,
-        run.token,
-        run.revoking,
-    )
-    if not written:
+    if not database.run(CHANGE, *_row(run, change)):
         return False
     log.move(run.queue, run.job, run.state, change.state)
     log.drafts(run, change.events)
     gates.let_go(database, run.n, run.lock_key, log)
-    if ended and (run.schedule is not None or run.pipeline is not None or run.job in log.hooks):
+    if change.finished_at is not None and (run.schedule or run.pipeline or run.job in log.hooks):
         over = msgspec.structs.replace(
             run,
             state=change.state,
@@ -172,6 +153,27 @@ def apply(database: Database, run: Run, change: Change, log: Log) -> bool:
         )
         ends.ended(database, over, log)
     return True
+
+
+def _row(run: Run, change: Change) -> Row:
+    finished_at = change.finished_at
+    return (
+        change.state.value,
+        change.retries_left,
+        change.losses,
+        micros(change.due_at),
+        maybe_micros(change.expires_at),
+        maybe_micros(finished_at),
+        change.exit_code,
+        change.error,
+        change.reason,
+        change.result,
+        change.result_error,
+        None if finished_at is None else run.worker,
+        run.n,
+        run.token,
+        run.revoking,
+    )
 
 
 def expire(database: Database, log: Log) -> int:
@@ -215,7 +217,7 @@ def _exchange(
         due, more = _let_time_pass(database, known, log)
         if want is not None and not more and known.registered(want.worker):
             limits = Limits(database, want, log.time, paused=known.paused())
-            stopped = _claim(database, limits, now, log, claims, durable=durable)
+            stopped = _claim(database, limits, log, claims, durable=durable)
             due = min((at for at in (due, limits.opens_at) if at is not None), default=None)
         log.write(database)
         hooked = follow(database, log)
@@ -238,7 +240,31 @@ def _exchange(
     return done, stopped == "reclaim"
 
 
+class _Overtaken(Exception):
+    """A run isn't as it was when it was claimed: its token is another, or it was asked to be revoked."""
+
+
 def _settle(database: Database, settlements: Iterable[Settlement], now: datetime, log: Log) -> list[Settlement]:
+    """Settle all; which of them came too late. Raises `_Overtaken` where each has to be looked at."""
+    alone, others = [], []
+    for settlement in settlements:
+        run = settlement.claimed
+        # What nothing else follows from: as good as all of them, and one statement does.
+        if run is None or run.schedule or run.pipeline or run.lock_key or run.job in log.hooks:
+            others.append(settlement)
+        else:
+            alone.append((run, settle(run, settlement, now)))
+    if alone and database.many(CHANGE, [_row(run, change) for run, change in alone]) < len(alone):
+        raise _Overtaken
+    for run, change in alone:
+        log.move(run.queue, run.job, run.state, change.state)
+        log.drafts(run, change.events)
+    return _settle_in_order(database, others, now, log)
+
+
+def _settle_in_order(
+    database: Database, settlements: Iterable[Settlement], now: datetime, log: Log
+) -> list[Settlement]:
     stale = []
     for settlement in settlements:
         claimed = settlement.claimed
@@ -260,14 +286,14 @@ def _settle_each(database: Database, settlements: Iterable[Settlement], now: dat
         log = Log(whole.time, None, whole.hooks)
         database.run("SAVEPOINT one")
         try:
-            stale += _settle(database, [settlement], now, log)
+            stale += _settle_in_order(database, [settlement], now, log)
             log.write(database)
         except (Unstorable, ValueError, TypeError, OverflowError, msgspec.MsgspecError) as exc:
             database.run("ROLLBACK TO one")
             cause = Raised(f"its end can't be stored: {exc}")
             failed = msgspec.structs.replace(settlement, verdict=transition.Final(), outcome=cause, ended_at=now)
             log = Log(whole.time, None, whole.hooks)
-            stale += _settle(database, [failed], now, log)
+            stale += _settle_in_order(database, [failed], now, log)
             log.write(database)
         database.run("RELEASE one")
         whole.opened |= log.opened
@@ -303,38 +329,62 @@ def _let_time_pass(database: Database, known: Known, log: Log) -> tuple[int | No
 
 
 def _claim(
-    database: Database, limits: Limits, now: datetime, log: Log, claims: list[Claim], *, durable: bool
+    database: Database, limits: Limits, log: Log, claims: list[Claim], *, durable: bool
 ) -> Literal["reclaim", "full"] | None:
     """Add to `claims` what `want` can take; why it stopped before that ("full": too many had to be passed over)."""
     want, passed = limits.want, 0
     if want.limit < 1:
         return None
-    runs = _in_order(database, limits)
+    taken = _Taken(database)
+    runs = _in_order(database, limits, taken)
+    stopped: Literal["reclaim", "full"] | None = None
     while (run := next(runs, None)) is not None:
         misfit = _misfit(run, want)
         if misfit is not None:
             passed += 1
+            taken.write()
             if _hold(database, run, misfit, log):
                 # Who was let out may come before others of this lock that are at hand already.
-                runs = _in_order(database, limits)
+                runs = _in_order(database, limits, taken)
         elif run.attempt and not durable:
             # A run may crash the machine each time: that it was claimed must not come undone.
-            return "reclaim"
-        elif not gates.take(database, run, log):
+            stopped = "reclaim"
+            break
+        elif run.lock_key is not None and not _lock(database, run, taken, log):
             passed += 1
         else:
-            claims.append(_take(database, run, want, now, log))
+            claims.append(_take(database, run, want, taken, log))
             limits.count(run)
             if len(claims) == want.limit:
                 break
         if passed == PASSED_MAX:
-            return "full"
-    return None
+            stopped = "full"
+            break
+    taken.write()
+    return stopped
 
 
-def _in_order(database: Database, limits: Limits) -> Iterator[Run]:
-    """The queued runs that a worker may take, in the order of claiming. Each must have left its line when the next is
-    asked for."""
+class _Taken:
+    """Runs that were claimed, to be written together: before anything looks at a line or at who holds a lock."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.rows: list[Row] = []
+
+    def write(self) -> None:
+        if self.rows:
+            self._database.many(CLAIM, self.rows)
+            self.rows.clear()
+
+
+def _lock(database: Database, run: Run, taken: _Taken, log: Log) -> bool:
+    taken.write()
+    return gates.take(database, run, log)
+
+
+def _in_order(database: Database, limits: Limits, taken: _Taken) -> Iterator[Run]:
+    """The queued runs that a worker may take, in the order of claiming. Each must have left its line, or be among the
+    `taken`, when the next is asked for."""
     want = limits.want
     heads = _open_heads(database, limits)
     heapq.heapify(heads)
@@ -344,9 +394,9 @@ def _in_order(database: Database, limits: Limits) -> Iterator[Run]:
         if not limits.allow(queue, job):
             heapq.heappop(heads)
             continue
-        rows = fetched.get((queue, job)) or _line(database, queue, job, want.limit)
+        rows = fetched.get((queue, job)) or _line(database, queue, job, want.limit, taken)
         yield run_from(rows.pop())
-        rows = rows or _line(database, queue, job, want.limit)
+        rows = rows or _line(database, queue, job, want.limit, taken)
         if rows:
             fetched[queue, job] = rows
             heapq.heapreplace(heads, (-rows[-1][5], rows[-1][0], queue, job))
@@ -354,8 +404,9 @@ def _in_order(database: Database, limits: Limits) -> Iterator[Run]:
             heapq.heappop(heads)
 
 
-def _line(database: Database, queue: str, job: str, limit: int) -> list[Row]:
+def _line(database: Database, queue: str, job: str, limit: int, taken: _Taken) -> list[Row]:
     """The first of a line, the very first last, to be popped."""
+    taken.write()
     return database.all(LINE, queue, job, limit)[::-1]
 
 
@@ -374,31 +425,23 @@ def _open_heads(database: Database, limits: Limits) -> list[Row]:
     ]
 
 
-def _take(database: Database, run: Run, want: Want, now: datetime, log: Log) -> Claim:
+def _take(database: Database, run: Run, want: Want, taken: _Taken, log: Log) -> Claim:
     policy = want.jobs[run.job]
     retries_left = run.retries_left
     if retries_left is None:
         retries_left = policy.retries if run.message.retries is None else run.message.retries
     attempt = run.attempt + 1
     token = f"{attempt}-{os.urandom(8).hex()}"
-    database.run(
-        CLAIM,
-        attempt,
-        token,
-        want.worker,
-        log.time,
-        retries_left,
-        policy.crash_limit,
-        policy.on_worker_lost,
-        run.n,
+    taken.rows.append(
+        (attempt, token, want.worker, log.time, retries_left, policy.crash_limit, policy.on_worker_lost, run.n)
     )
-    taken = msgspec.structs.replace(
+    running = msgspec.structs.replace(
         run,
         state=RunState.RUNNING,
         attempt=attempt,
         token=token,
         worker=want.worker,
-        started_at=now,
+        started_at=instant(log.time),
         retries_left=retries_left,
         crash_limit=policy.crash_limit,
         on_worker_lost=policy.on_worker_lost,
@@ -407,11 +450,11 @@ def _take(database: Database, run: Run, want: Want, now: datetime, log: Log) -> 
         reason=None,
     )
     log.move(run.queue, run.job, RunState.QUEUED, RunState.RUNNING)
-    log.run(taken, EventType.EXECUTING, RunState.RUNNING)
+    log.run(running, EventType.EXECUTING, RunState.RUNNING)
     if run.pipeline is None:
-        return Claim(taken, token)
+        return Claim(running, token)
     whole = pipelines.begun(database, run.pipeline, log)
-    return Claim(taken, token, whole, pipelines.inputs(database, run))
+    return Claim(running, token, whole, pipelines.inputs(database, run))
 
 
 def _hold(database: Database, run: Run, misfit: str, log: Log) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -37,15 +36,19 @@ class Log:
         self.entered = False
         """A run stands in a line that didn't: it may wait for a time."""
         self._rows: list[Row] = []
-        self._moves: Counter[tuple[str, str, RunState]] = Counter()
+        self._moves: dict[tuple[str, str, RunState], int] = {}
 
     def move(self, queue: str, job: str, old: RunState | None, new: RunState) -> None:
         """A run of this line went from one state to another (from none: it is new)."""
         if old in STANDING:
-            self._moves[queue, job, old] -= 1
+            self._count(queue, job, old, -1)
         if new in STANDING:
             self.entered = True
-            self._moves[queue, job, new] += 1
+            self._count(queue, job, new, 1)
+
+    def _count(self, queue: str, job: str, state: RunState, by: int) -> None:
+        line = queue, job, state
+        self._moves[line] = self._moves.get(line, 0) + by
 
     def run(self, run: Run, type: EventType, state: RunState | None, data: dict[str, Any] | None = None) -> None:
         """An event of `run`, whose state after it is `state`."""

@@ -364,7 +364,7 @@ def test_what_waits_for_a_lock_or_a_limit_keeps_nobody_awake(rig: Rig) -> None:
     next_one: list[Attempt | None] = []
     thread = threading.Thread(target=lambda: next_one.append(rig.dispatcher.next_attempt()))
     thread.start()
-    eventually(lambda: rig.dispatcher._wake_at)  # it sleeps
+    eventually(lambda: rig.dispatcher._seats.free == 1 and rig.dispatcher._asleep_until)
     before, since = cpu_s(rig), time.monotonic()
     eventually(lambda: time.monotonic() > since + 0.5)
     assert cpu_s(rig) - before < 0.1

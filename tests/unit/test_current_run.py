@@ -19,7 +19,7 @@ def test_outside_of_a_job_it_says_so() -> None:
 
 def test_a_thread_has_its_own_run_and_gives_it_back() -> None:
     seen: list[str] = []
-    with running(RUN):
+    with running(lambda: RUN):
         assert current_run() is RUN
 
         def look() -> None:
@@ -38,7 +38,7 @@ def test_a_thread_has_its_own_run_and_gives_it_back() -> None:
 def test_progress_is_one_line_replaced_whole_and_gone_with_its_run(tmp_path: Path) -> None:
     path = tmp_path / "progress" / "an-id.1"
     run = CurrentRun(id="an-id", job="fetch", attempt=1, queue="default", file="", progress_path=str(path))
-    with running(run):
+    with running(lambda: run):
         current_run().progress(1, 3)
         assert path.read_text() == "1/3\n"
         current_run().progress(1.5, 3, "half\nway ")
