@@ -7,6 +7,7 @@ retry, final) and nothing else; secrets are masked in every text that is stored.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -70,6 +71,7 @@ class Attempt:
         self.params = completed(self.job.params, claim.run.message.params)
         self.place = place
         self.thread: threading.Thread | None = None  # of Huey's, which has taken it
+        self.took_s = math.inf  # to perform it
         self.outcome: AnyOutcome | None = None
         self.verdict: Verdict | None = None
         self.result: bytes | None = None
@@ -103,8 +105,9 @@ class Attempt:
 
     def perform(self) -> None:
         """Run the body to its end, and say by returning or raising what Huey is to make of it."""
+        began = time.monotonic()
         outcome = self._outcome()
-        self.outcome = outcome
+        self.outcome, self.took_s = outcome, time.monotonic() - began
         match outcome:
             case Returned():
                 return

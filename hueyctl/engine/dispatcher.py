@@ -40,9 +40,11 @@ PATIENCE_S = 1.0  # between tries on a full disk
 # of Python's lock with threads waiting for it: at thousands of runs a second that was a third of the time.
 BELL_EVERY_S = 0.005
 
-# For so long our own thread leaves to those of Huey what they are about to do: to take what was given to them, and to
-# bring in what has ended on them.
+# Attempts that usually end within this time after they were handed over are waited for: one transaction for four costs
+# little more than one for one. And for so long our own thread leaves what has ended to those of the attempts.
 LINGER_S = 0.002
+# Attempts in threads that take less than to wake up another thread does: they may wait for each other on one.
+BRIEF_S = 0.0003
 SLACK_S = 0.001  # poll knows nothing below a millisecond
 
 Ending = tuple[Attempt | None, Settlement]
@@ -99,6 +101,7 @@ class Dispatcher:
         """Until then (monotonic) nobody takes this worker's runs over. Nothing is claimed, and what was claimed before
         isn't started, after it: whoever sets it has renewed the lease."""
         self._place, self._bell, self._open_store, self._guard = place, bell, open_store, guard
+        self._bells = place.bell
         self._concurrency, self._queues = concurrency, queues
         self._events, self._log = events, log
         self._lock = threading.Lock()
@@ -120,6 +123,11 @@ class Dispatcher:
         self._throttled = False  # a queued run waits for nothing but its rate limit
         self._scheduler: Scheduler | None = None
         self._no_slots_until = 0.0  # monotonic: the store takes none at the moment
+        self._helping = False  # it is a thread of Huey's that has the role
+        self._usual_s: dict[str, float] = {}  # what the attempts of a job take, lately
+        self._linger_until = 0.0  # monotonic: what was handed over may end by then, all of it
+        self._in_threads = False  # what was handed over last
+        self._rung = False  # there may be something new to claim
         self._asleep_until = 0.0  # our own thread; 0: it is awake
         self._to_stop: set[str] = set()
         self._looked_at = self._rang_at = 0.0
@@ -141,6 +149,9 @@ class Dispatcher:
         with self._lock:
             if self._active.pop(attempt.claim.token, None) is None:
                 return  # given back already, as its worker's time was up
+            if attempt.took_s < math.inf:
+                usual_s = self._usual_s.get(attempt.job.name, attempt.took_s)
+                self._usual_s[attempt.job.name] = usual_s + (attempt.took_s - usual_s) / 8
             if not self._ended:
                 self._ended_at = time.monotonic()
             self._ended.append((attempt, settlement))
@@ -152,24 +163,41 @@ class Dispatcher:
         """Do what the dispatcher's thread would do now for the calling one, which is about to wait.
 
         Python's threads run one at a time: to wake another one, and be woken by it, costs as much as the store does.
-        Whoever finds the role taken waits for it, and does for all what has come up meanwhile.
+        Among attempts that end soon after one another the last one does it for all; otherwise whoever finds the role
+        taken waits for it, and does for all what has come up meanwhile.
         """
-        if not self._helpful():
+        if not self._helpful() or self._others_come():
             return
         with self._role:
-            store = self._store
-            if store is None or not self._helpful():
-                return  # somebody has done it
-            try:
-                claimed = self._exchange(store)
-                self._announce()
-            except BaseException as exc:
-                self._raised = exc
-                claimed = False
+            self._helping = True
+            claimed = self._help_out()
+            self._helping = False
         with self._lock:
             wake = not claimed or self._needed_at() < self._asleep_until - SLACK_S
         if wake:
             self._wake()
+
+    def _help_out(self) -> bool:
+        """Was anything claimed, or had somebody done it already?"""
+        try:
+            store = self._store
+            if store is None or not self._helpful() or (not self._in_threads and self._others_come()):
+                return True
+            claimed = self._exchange(store)
+            self._announce()
+            return claimed
+        except BaseException as exc:
+            self._raised = exc
+            return False
+
+    def _others_come(self) -> bool:
+        """Will another thread be here soon, who then does it for this one too? The last one for all where they run one
+        after the other anyway. Where processes do the work, these go on while half of them is brought in."""
+        if time.monotonic() >= self._linger_until:
+            return False
+        if self._in_threads:
+            return self._helping or bool(self._active)
+        return bool(self._active)
 
     def _helpful(self) -> bool:
         return (
@@ -282,8 +310,6 @@ class Dispatcher:
                     and self._seats.free == self._concurrency
                     and not (self._ended or self._claimable or self._throttled)
                 )
-                if time.monotonic() >= self._seats.brief_until(LINGER_S):
-                    self._seats.hurry()
         if idle:
             self._events.idle()
         if self._to_stop:
@@ -294,8 +320,8 @@ class Dispatcher:
         """Is there something to settle, or to claim, that no other thread is about to?"""
         now = time.monotonic()
         alone = self._draining or self._stopping or self._troubled
-        if not alone and now < self._seats.brief_until(LINGER_S):
-            return False  # whoever takes that comes back, and does it
+        if not alone and not self._rung and now < self._linger_until:
+            return False  # whoever comes back last does it
         if self._ended and (alone or now >= self._ended_at + LINGER_S):
             return True
         return self._claimable and self._seats.free > 0 and self._may_claim()
@@ -338,6 +364,7 @@ class Dispatcher:
             free = self._seats.free if self._may_claim() else 0
         if not endings and not (free and self._claimable):
             return False
+        self._rung = False
         want = None
         if free:
             want = Want(
@@ -402,14 +429,17 @@ class Dispatcher:
 
     def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions, lease_until: float) -> None:
         attempts = [Attempt(claim, definitions, self._place, self._guard, start_by=lease_until) for claim in claims]
-        brief = all(attempt.in_thread for attempt in attempts)
+        longest_s = max(self._usual_s.get(attempt.job.name, math.inf) for attempt in attempts)
+        self._in_threads = all(attempt.in_thread for attempt in attempts)
         with self._lock:
             if self._draining:  # meanwhile
                 self._ended += [(None, not_taken(claim)) for claim in claims]
                 return
             # From here on they can be stopped and given back, whether a thread has taken them yet or not.
             self._active |= {attempt.claim.token: attempt for attempt in attempts}
-            self._seats.give(attempts, brief=brief, here=threading.current_thread() is not self._thread)
+            self._linger_until = time.monotonic() + LINGER_S if longest_s < LINGER_S else 0.0
+            one = self._in_threads and longest_s < BRIEF_S
+            self._seats.give(attempts, one=one, here=threading.current_thread() is not self._thread)
 
     def _report(self, endings: list[Ending], exchange: Exchange) -> None:
         """Log what is in the store now, and not before."""
@@ -423,21 +453,21 @@ class Dispatcher:
         now = time.monotonic()
         if self._unannounced is not None and (at_once or now >= self._rang_at + BELL_EVERY_S):
             self._log.flush()
-            ring(self._place.bell, self._unannounced, skip=self._bell.path)
+            ring(self._bells, self._unannounced, skip=self._bell.path)
             self._unannounced, self._rang_at = None, now
 
     def _needed_at(self) -> float:
         """When (monotonic) our own thread has something to do, if nobody wakes it. Called with the lock held."""
         now = time.monotonic()
-        times = [now + BACKSTOP_S]
+        times = [self._looked_at + BACKSTOP_S]
         if self._full_until is not None:
             times.append(self._full_until)
         elif self._due():
             times.append(now)
         elif self._ended:
             times.append(self._ended_at + LINGER_S)
-        if self._seats.brief_until(LINGER_S):
-            times.append(self._seats.brief_until(LINGER_S))
+        if now < self._linger_until:
+            times.append(self._linger_until)
         if self._unannounced is not None:
             times.append(self._rang_at + BELL_EVERY_S)
         if self._to_stop:
@@ -454,10 +484,22 @@ class Dispatcher:
         readable = select.poll()
         readable.register(self._bell.fileno(), select.POLLIN)
         readable.register(self._wake_r, select.POLLIN)
-        with self._lock:
-            self._asleep_until = self._needed_at()
-        ready = dict(readable.poll(max(0.0, self._asleep_until - time.monotonic()) * 1000))
-        self._asleep_until = 0.0
+        while True:
+            with self._lock:
+                now = time.monotonic()
+                # Who has the role sees to what is due, and wakes us after it where that isn't all.
+                self._asleep_until = now + LINGER_S if self._helping else self._needed_at()
+            ready = dict(readable.poll(max(0.0, self._asleep_until - now) * 1000))
+            with self._lock:
+                self._asleep_until = 0.0
+                now = time.monotonic()
+                if now >= self._linger_until:
+                    self._seats.hurry()
+                if ready or not (self._helping or self._needed_at() > now):
+                    break
+        self._hear(store, ready)
+
+    def _hear(self, store: Store, ready: dict[int, int]) -> None:
         listened_at = time.monotonic()
         if self._wake_r in ready:
             with contextlib.suppress(BlockingIOError):
@@ -465,13 +507,13 @@ class Dispatcher:
         kinds = self._bell.drain() if self._bell.fileno() in ready else set()
         # Of a bell that is full the newest is lost, and it may have been the one that matters: others' events, however
         # many, don't put off a look of our own.
-        late = listened_at > self._looked_at + 0.9 * BACKSTOP_S
+        late = listened_at >= self._looked_at + BACKSTOP_S
         if late:
             self._looked_at = listened_at
         if kinds & {b"work", b"ask"} or late:
             with self._role:
                 if kinds & {b"work", b"ask"} or store.changed():
-                    self._claimable = True
+                    self._claimable = self._rung = True
                     self._look_for_requests(store)
         if self._next_due is not None and self._next_due <= datetime.now(UTC):
             self._claimable = True

@@ -3,7 +3,7 @@
 Promises:
 - What is given is taken by a thread that waits, so no more may be given than `free` says.
 - What was given is taken at once: each thread that comes calls the next one, as long as there is something to take.
-- What was given as `brief` may be taken by one thread after the other: only one is called, until somebody says `hurry`.
+- What was given for `one` may be taken by one thread after the other: only one is called, until somebody says `hurry`.
   Python's threads run one at a time, and to wake one costs more than a short attempt does: so several of those are
   performed without a switch.
 """
@@ -11,7 +11,6 @@ Promises:
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -26,8 +25,7 @@ class Seats:
         """How many threads wait for which nothing was given."""
         self._lock = lock
         self._given: deque[Attempt] = deque()
-        self._given_at = 0.0
-        self._brief = False
+        self._for_one = False
         self._closed = False
         self._asleep = 0
         self._called = False  # one that slept has been woken, and hasn't come yet
@@ -57,24 +55,19 @@ class Seats:
                 self._called = False
         return attempt
 
-    def give(self, attempts: Sequence[Attempt], *, brief: bool, here: bool) -> None:
+    def give(self, attempts: Sequence[Attempt], *, one: bool, here: bool) -> None:
         """For the next threads that come; at most as many as are free. `here`: the calling one is the first of them."""
         self.free -= len(attempts)
         self._given += attempts
-        self._brief = brief
-        self._given_at = time.monotonic()
-        if len(attempts) > here and not (brief and here):
+        self._for_one = one
+        if len(attempts) > here and not (one and here):
             self._call()
 
     def hurry(self) -> None:
-        """Have each taken at once: what was thought to be brief is not."""
-        self._brief = False
+        """Have each taken at once: they aren't as brief as was thought."""
+        self._for_one = False
         if self._given:
             self._call()
-
-    def brief_until(self, patience_s: float) -> float:
-        """Until when (monotonic) what was given may be thought to be brief; 0: it wasn't, or isn't any more."""
-        return self._given_at + patience_s if self._brief else 0.0
 
     def take_back(self) -> list[Attempt]:
         """What no thread has taken."""
@@ -85,7 +78,7 @@ class Seats:
 
     def close(self) -> None:
         """Nothing more will be given. Who waits goes, as soon as what was given is taken."""
-        self._closed, self._brief = True, False
+        self._closed, self._for_one = True, False
         self._call()
 
     def _next(self) -> Attempt | None:
@@ -93,7 +86,7 @@ class Seats:
             return None
         attempt = self._given.popleft()
         attempt.thread = threading.current_thread()
-        if self._given and not self._brief:
+        if self._given and not self._for_one:
             self._call()
         return attempt
 

@@ -29,7 +29,7 @@ from hueyctl.engine.consumer import HEALTH_CHECK_S, RunnerConsumer
 from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.dispatcher import Dispatcher
 from hueyctl.engine.guard_main import guard_argv
-from hueyctl.engine.heap import share_one_heap
+from hueyctl.engine.heap import look_for_garbage_less_often, share_one_heap
 from hueyctl.engine.heart import Heart, patience_of_a_beat
 from hueyctl.engine.hooks import hooks_of
 from hueyctl.engine.keeper import Keeper
@@ -285,6 +285,7 @@ class _Worker:
         self._keeper.start()
         self._dispatcher.start()
         self._consumer.start()
+        look_for_garbage_less_often()
         reason = self._attend()
         return self._leave(reason)
 

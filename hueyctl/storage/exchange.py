@@ -217,12 +217,14 @@ def _exchange(
         due, more = _let_time_pass(database, known, log)
         if want is not None and not more and known.registered(want.worker):
             limits = Limits(database, want, log.time, paused=known.paused())
-            stopped = _claim(database, limits, log, claims, durable=durable)
+            stopped = _claim(database, known, limits, log, claims, durable=durable)
             due = min((at for at in (due, limits.opens_at) if at is not None), default=None)
         log.write(database)
         hooked = follow(database, log)
         if hooked:
             known.pending(again=True)  # such a run may expire
+        if log.entered or log.opened:
+            known.line = None
         failpoint("claim.before", claims)
         failpoint("settle.before", settlements)
     known.keep()
@@ -329,14 +331,16 @@ def _let_time_pass(database: Database, known: Known, log: Log) -> tuple[int | No
 
 
 def _claim(
-    database: Database, limits: Limits, log: Log, claims: list[Claim], *, durable: bool
+    database: Database, known: Known, limits: Limits, log: Log, claims: list[Claim], *, durable: bool
 ) -> Literal["reclaim", "full"] | None:
     """Add to `claims` what `want` can take; why it stopped before that ("full": too many had to be passed over)."""
     want, passed = limits.want, 0
     if want.limit < 1:
         return None
     taken = _Taken(database)
-    runs = _in_order(database, limits, taken)
+    if log.entered or log.opened:
+        known.line = None
+    runs = _in_order(database, known, limits, taken)
     stopped: Literal["reclaim", "full"] | None = None
     while (run := next(runs, None)) is not None:
         misfit = _misfit(run, want)
@@ -345,7 +349,8 @@ def _claim(
             taken.write()
             if _hold(database, run, misfit, log):
                 # Who was let out may come before others of this lock that are at hand already.
-                runs = _in_order(database, limits, taken)
+                known.line = None
+                runs = _in_order(database, known, limits, taken)
         elif run.attempt and not durable:
             # A run may crash the machine each time: that it was claimed must not come undone.
             stopped = "reclaim"
@@ -382,13 +387,21 @@ def _lock(database: Database, run: Run, taken: _Taken, log: Log) -> bool:
     return gates.take(database, run, log)
 
 
-def _in_order(database: Database, limits: Limits, taken: _Taken) -> Iterator[Run]:
+def _in_order(database: Database, known: Known, limits: Limits, taken: _Taken) -> Iterator[Run]:
     """The queued runs that a worker may take, in the order of claiming. Each must have left its line, or be among the
     `taken`, when the next is asked for."""
     want = limits.want
-    heads = _open_heads(database, limits)
-    heapq.heapify(heads)
     fetched: dict[tuple[str, str], list[Row]] = {}
+    if known.line is None:
+        found = database.all(HEADS)
+        if len(found) == 1:
+            known.line = found[0][2:]
+    else:  # its first are as quickly had as its very first
+        rows = _line(database, *known.line, want.limit, taken)
+        fetched[known.line] = rows
+        found = [_head(row) for row in rows[-1:]]
+    heads = [head for head in found if _open(head[2], head[3], limits)]
+    heapq.heapify(heads)
     while heads:
         _, _, queue, job = heads[0]
         if not limits.allow(queue, job):
@@ -399,7 +412,7 @@ def _in_order(database: Database, limits: Limits, taken: _Taken) -> Iterator[Run
         rows = rows or _line(database, queue, job, want.limit, taken)
         if rows:
             fetched[queue, job] = rows
-            heapq.heapreplace(heads, (-rows[-1][5], rows[-1][0], queue, job))
+            heapq.heapreplace(heads, _head(rows[-1]))
         else:
             heapq.heappop(heads)
 
@@ -410,19 +423,19 @@ def _line(database: Database, queue: str, job: str, limit: int, taken: _Taken) -
     return database.all(LINE, queue, job, limit)[::-1]
 
 
-def _open_heads(database: Database, limits: Limits) -> list[Row]:
-    """The first of each line that is not paused and that the worker serves and defines, as rows that sort."""
+def _head(row: Row) -> Row:
+    """A row as `HEADS` gives it, which sorts, of one of `RUN_COLUMNS`."""
+    return -row[5], row[0], row[4], row[2]
+
+
+def _open(queue: str, job: str, limits: Limits) -> bool:
+    """Is this line one that the worker serves and defines, and not paused?"""
     want, paused = limits.want, limits.paused
-    if ("all", "") in paused:
-        return []
-    return [
-        head
-        for head in database.all(HEADS)
-        if head[3] in want.jobs
-        and (want.queues is None or head[2] in want.queues)
-        and ("queue", head[2]) not in paused
-        and ("job", head[3]) not in paused
-    ]
+    return (
+        job in want.jobs
+        and (want.queues is None or queue in want.queues)
+        and not (paused and {("all", ""), ("queue", queue), ("job", job)} & set(paused))
+    )
 
 
 def _take(database: Database, run: Run, want: Want, taken: _Taken, log: Log) -> Claim:

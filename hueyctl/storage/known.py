@@ -28,11 +28,13 @@ class Known:
         self._pending: tuple[int | None, int | None] | None = None
         self._paused: frozenset[tuple[str, str]] | None = None
         self._registered: str | None = None
+        self.line: tuple[str, str] | None = None
+        """The only (queue, job) of which runs may be claimed; None: there are others, or it isn't known."""
 
     def look(self) -> None:
         """Forget all, if anybody has written since `keep`. The first thing in a transaction."""
         if self._mark != self._database.mark():
-            self._pending = self._paused = self._registered = None
+            self._pending = self._paused = self._registered = self.line = None
 
     def keep(self) -> None:
         """What is known now is so after the transaction too. Only when it is committed: one that is undone has known
