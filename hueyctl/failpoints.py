@@ -16,16 +16,18 @@ from __future__ import annotations
 import errno
 import itertools
 import os
-import random
 import signal
 import threading
 import time
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from hueyctl.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    import random
 
 VARIABLE = "HUEYCTL_FAILPOINTS"
 
@@ -83,6 +85,8 @@ class Armed:
     """Rules in force. Any thread may come to a point."""
 
     def __init__(self, rules: tuple[Rule, ...]) -> None:
+        import random  # for tests alone: every command would wait for it
+
         self._rules = [(rule, itertools.count(1), random.Random(rule.seed)) for rule in rules]
 
     def __call__(self, name: str, reached: object = True) -> None:

@@ -6,7 +6,6 @@ gives is handed on as it is, what several give as a JSON list in the order of th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,6 +46,8 @@ def as_json(inputs: Sequence[Input], jobs: Mapping[str, Job]) -> bytes:
 
 def as_value(inputs: Sequence[Input], jobs: Mapping[str, Job]) -> Any:
     """What a Python function gets as `input`."""
+    import json  # the standard library's, which keeps long integers; only workers need it
+
     return json.loads(as_json(inputs, jobs))
 
 
@@ -64,6 +65,8 @@ def _json(given: Input, jobs: Mapping[str, Job]) -> bytes:
         return b"null"
     job = jobs.get(given.job)
     if job is not None and (job.kind == "python" or job.result == "json"):
+        import json
+
         try:
             json.loads(given.result)
             return given.result

@@ -130,7 +130,7 @@ def unique_key(job: Job, params: Mapping[str, object]) -> bytes | None:
 
 def secrets_of(definition: Job | Pipeline) -> tuple[str, ...]:
     """The names of a job's or pipeline's secret parameters."""
-    return tuple(param.name for param in definition.params if param.secret)
+    return tuple([param.name for param in definition.params if param.secret])
 
 
 def _of_job(job: Job, order: Order, id: str) -> NewRun:

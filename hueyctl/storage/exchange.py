@@ -28,6 +28,7 @@ from hueyctl.storage.database import Database, Unstorable
 from hueyctl.storage.hooks import follow
 from hueyctl.storage.known import Known
 from hueyctl.storage.limits import Limits
+from hueyctl.storage.lines import HEADS, LINE
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import RUN_COLUMNS, SUBJECT, Row, instant, maybe_micros, micros, run_from
 from hueyctl.storage.store import Claim, Exchange, Want
@@ -62,31 +63,6 @@ ORDER BY expires_at LIMIT {BATCH}
 """
 
 EXPIRE: Final = "UPDATE runs SET state = 'expired', finished_at = ?, reason = ? WHERE n = ?"
-
-# The heads of all lines, by two seeks a line. (queue, job) > (…, …) would be one, but SQLite only uses its first
-# column here, and walks through every run of the line.
-HEADS: Final = """
-WITH RECURSIVE line (n, queue, job, priority) AS (
-    SELECT * FROM (
-        SELECT n, queue, job, priority FROM runs WHERE state = 'queued' AND gate IS NULL
-        ORDER BY queue, job, priority DESC, n LIMIT 1
-    )
-    UNION ALL
-    SELECT next.n, next.queue, next.job, next.priority FROM line JOIN runs AS next ON next.n = coalesce(
-        (SELECT n FROM runs WHERE state = 'queued' AND gate IS NULL AND queue = line.queue AND job > line.job
-         ORDER BY job, priority DESC, n LIMIT 1),
-        (SELECT n FROM runs WHERE state = 'queued' AND gate IS NULL AND queue > line.queue
-         ORDER BY queue, job, priority DESC, n LIMIT 1)
-    )
-)
-SELECT -priority, n, queue, job FROM line
-"""
-
-# The first of one line.
-LINE: Final = f"""
-SELECT {RUN_COLUMNS} FROM runs WHERE state = 'queued' AND gate IS NULL AND queue = ? AND job = ?
-ORDER BY priority DESC, n LIMIT ?
-"""
 
 CLAIM: Final = """
 UPDATE runs SET state = 'running', attempt = ?, token = ?, worker = ?, started_at = ?, retries_left = ?,

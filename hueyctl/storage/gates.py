@@ -48,7 +48,7 @@ SELECT runs.id, gates.since FROM gates JOIN runs ON runs.n = gates.n WHERE gates
 
 _WAITER: Final = "state = 'queued' AND gate IS NOT NULL AND lock_key IS NOT NULL AND gate = ?1"
 
-# The first waiter of each line, by two seeks a line (as exchange.HEADS).
+# The first waiter of each line, by two seeks a line (as lines.HEADS).
 OPEN_LOCK: Final = f"""
 UPDATE runs SET gate = NULL WHERE n IN (
     WITH RECURSIVE line (n, queue, job) AS (

@@ -13,9 +13,9 @@ from hueyctl.model.definition import RateLimit
 from hueyctl.model.event import Event
 from hueyctl.model.run import TERMINAL, Run, RunState
 from hueyctl.storage.database import Database
-from hueyctl.storage.exchange import HEADS, LINE
 from hueyctl.storage.gates import HOLDER
 from hueyctl.storage.limits import IN_THE_WAY
+from hueyctl.storage.lines import HEADS, LINE
 from hueyctl.storage.rows import EVENT_COLUMNS, RUN_COLUMNS, Row, event_from, instant, micros, pause_from, run_from
 from hueyctl.storage.store import EventFilter, Line, LockHolder, Pause, RunFilter
 

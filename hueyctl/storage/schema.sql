@@ -79,9 +79,9 @@ CREATE INDEX runs_held ON runs (queue, job) WHERE state = 'held';
 CREATE INDEX runs_ended ON runs (state, finished_at) WHERE finished_at IS NOT NULL AND position IS NULL;
 -- Those that ended badly, by their number (the rowid is every index's last column): few among many, and looked for.
 CREATE INDEX runs_bad ON runs (state) WHERE finished_at IS NOT NULL AND state <> 'succeeded';
--- The newest of a job, and of a schedule (or of none).
+-- The newest of a job, and of a schedule.
 CREATE INDEX runs_job ON runs (job);
-CREATE INDEX runs_schedule ON runs (schedule) WHERE position IS NULL;
+CREATE INDEX runs_schedule ON runs (schedule) WHERE schedule IS NOT NULL AND position IS NULL;
 -- The live ones of a schedule: whether its runs overlap, however long its history is, and however many wait in line.
 CREATE INDEX runs_of_schedule ON runs (schedule, gate) WHERE schedule IS NOT NULL AND finished_at IS NULL;
 -- The steps of a pipeline, and what of it has not ended.

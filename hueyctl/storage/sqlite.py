@@ -1,21 +1,22 @@
-"""The store in one SQLite file: what `storage.store.Store` promises, verb by verb."""
+"""The store in one SQLite file: what `storage.store.Store` promises, verb by verb.
+
+What only workers and a few commands need is loaded when it is asked for: each `hueyctl enqueue` would wait for it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hueyctl.model.definition import RateLimit, Retention
 from hueyctl.model.event import Event
 from hueyctl.model.handover import Input
 from hueyctl.model.hook import NO_HOOKS, Hooks
 from hueyctl.model.run import NewRun, Run
-from hueyctl.model.transition import Settlement
-from hueyctl.storage import changes, pipelines, reading, retries, schedules, upkeep, workers
+from hueyctl.storage import changes, pipelines, reading, workers
 from hueyctl.storage.database import Database
-from hueyctl.storage.exchange import exchange
 from hueyctl.storage.known import Known
 from hueyctl.storage.opening import open_database
 from hueyctl.storage.store import (
@@ -39,6 +40,9 @@ from hueyctl.storage.store import (
     Want,
     Worker,
 )
+
+if TYPE_CHECKING:
+    from hueyctl.model.transition import Settlement
 
 
 def open_store(
@@ -82,6 +86,8 @@ class SqliteStore:
     ) -> Exchange:
         if want is not None and not self._careful_read:
             self._careful_until, self._careful_read = workers.careful_until(self.database), True
+        from hueyctl.storage.exchange import exchange
+
         until = self._careful_until
         # A clock that was far ahead at boot must not make it careful for years.
         careful = until is not None and now < until <= now + workers.CAREFUL_FOR
@@ -92,6 +98,8 @@ class SqliteStore:
         return changes.revoke(self.database, ids, kill=kill, by=by, now=now)
 
     def retry(self, ids: Sequence[str], *, by: str, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Retried]:
+        from hueyctl.storage import retries
+
         return retries.retry(self.database, ids, by=by, now=now, hooks=hooks)
 
     def pause(self, pauses: Sequence[Pause]) -> None:
@@ -104,21 +112,33 @@ class SqliteStore:
     def define_schedules(
         self, definitions: Mapping[str, ScheduleDefinition], *, file: str, now: datetime
     ) -> list[ScheduleState]:
+        from hueyctl.storage import schedules
+
         return schedules.define(self.database, definitions, file=file, now=now)
 
     def fire(self, firings: Sequence[Firing], *, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Fired]:
+        from hueyctl.storage import schedules
+
         return schedules.fire(self.database, firings, now=now, hooks=hooks)
 
     def backfill(self, firings: Sequence[Firing], *, by: str, now: datetime) -> list[Fired]:
+        from hueyctl.storage import schedules
+
         return schedules.backfill(self.database, firings, by=by, now=now)
 
     def last_slots(self, schedule: str, *, limit: int) -> list[DecidedSlot]:
+        from hueyctl.storage import schedules
+
         return schedules.last_slots(self.database, schedule, limit=limit)
 
     def paused_times(self, schedule: str) -> list[PausedTime]:
+        from hueyctl.storage import schedules
+
         return schedules.paused_times(self.database, schedule)
 
     def schedule_states(self) -> list[ScheduleState]:
+        from hueyctl.storage import schedules
+
         return schedules.states(self.database)
 
     # -- workers ----------------------------------------------------------------------------------------------------
@@ -146,15 +166,23 @@ class SqliteStore:
 
     # -- upkeep -----------------------------------------------------------------------------------------------------
     def sweep(self, *, served: Mapping[str, Collection[str]] | None, now: datetime, hooks: Hooks = NO_HOOKS) -> int:
+        from hueyctl.storage import upkeep
+
         return upkeep.sweep(self.database, served, now, hooks)
 
     def readmit(self, jobs: Collection[str], *, now: datetime) -> int:
+        from hueyctl.storage import upkeep
+
         return upkeep.readmit(self.database, jobs, now)
 
     def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> Pruned:
+        from hueyctl.storage import upkeep
+
         return upkeep.prune(self.database, retention, now=now, limit=limit)
 
     def prunable(self, retention: Retention, *, now: datetime) -> tuple[int, int]:
+        from hueyctl.storage import upkeep
+
         return upkeep.prunable(self.database, retention, now=now)
 
     def checkpoint(self) -> None:

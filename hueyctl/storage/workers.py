@@ -10,10 +10,7 @@ from hueyctl.failpoints import failpoint
 from hueyctl.model.event import EventType
 from hueyctl.model.hook import NO_HOOKS, Hooks
 from hueyctl.model.run import Run
-from hueyctl.model.transition import lose
 from hueyctl.storage.database import Database
-from hueyctl.storage.exchange import apply
-from hueyctl.storage.hooks import follow
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import (
     RUN_COLUMNS,
@@ -109,6 +106,10 @@ def asked(database: Database, worker: str) -> tuple[str | None, tuple[tuple[int,
 def _take_out(
     database: Database, worker: str, *, cause: str, now: datetime, hooks: Hooks = NO_HOOKS, durable: bool
 ) -> list[Run]:
+    from hueyctl.model.transition import lose
+    from hueyctl.storage.exchange import apply
+    from hueyctl.storage.hooks import follow
+
     log = Log(micros(now), None, hooks)
     given_back = []
     with database.write(durable=durable):
