@@ -91,10 +91,10 @@ class Attempt:
         """The pause before the next attempt, were this one to fail: the delay times the back-off to the power of the
         retries used before, up to `retry_max_delay`."""
         job = self.job
+        if not job.retry_delay:
+            return job.retry_delay
         allowed = job.retries if self.run.message.retries is None else self.run.message.retries
         used = max(0, allowed - (self.run.retries_left or 0))
-        if not job.retry_delay:
-            return timedelta(0)
         try:
             seconds = job.retry_delay.total_seconds() * job.retry_backoff**used
         except OverflowError:

@@ -40,9 +40,10 @@ PATIENCE_S = 1.0  # between tries on a full disk
 # of Python's lock with threads waiting for it: at thousands of runs a second that was a third of the time.
 BELL_EVERY_S = 0.005
 
-# Attempts that usually end within this time after they were handed over are waited for: one transaction for four costs
-# little more than one for one. And for so long our own thread leaves what has ended to those of the attempts.
-LINGER_S = 0.002
+# Attempts that usually take less than this are waited for: one transaction for four costs little more than one for one.
+SHORT_S = 0.002
+# But no longer than this after they were handed over. For so long our own thread leaves what has ended to theirs.
+LINGER_S = 0.005
 # Attempts in threads that take less than to wake up another thread does: they may wait for each other on one.
 BRIEF_S = 0.0003
 SLACK_S = 0.001  # poll knows nothing below a millisecond
@@ -437,7 +438,7 @@ class Dispatcher:
                 return
             # From here on they can be stopped and given back, whether a thread has taken them yet or not.
             self._active |= {attempt.claim.token: attempt for attempt in attempts}
-            self._linger_until = time.monotonic() + LINGER_S if longest_s < LINGER_S else 0.0
+            self._linger_until = time.monotonic() + LINGER_S if longest_s < SHORT_S else 0.0
             one = self._in_threads and longest_s < BRIEF_S
             self._seats.give(attempts, one=one, here=threading.current_thread() is not self._thread)
 

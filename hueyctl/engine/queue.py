@@ -7,6 +7,7 @@ is pinned by `tests/integration/test_huey_internals.py`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ from hueyctl.model.transition import Done, Final, Retry
 
 if TYPE_CHECKING:
     from hueyctl.engine.attempt import Attempt
+
+
+_NO_TIMEOUT = nullcontext()
 
 
 class NoStorage(BaseStorage):  # type: ignore[misc]  # huey has no types
@@ -66,6 +70,9 @@ class RunnerHuey(Huey):  # type: ignore[misc]  # huey has no types
             return None
         finally:
             self._ended(attempt)
+
+    def _timeout_context(self, task: JobTask) -> AbstractContextManager[None]:
+        return _NO_TIMEOUT  # timeouts are the guard's; Huey makes a new one for each task
 
     def is_revoked(self, task: JobTask, timestamp: datetime | None = None, peek: bool = True) -> bool:
         return False  # whether it may run, the claim has decided; Huey would make two keys to ask its storage for

@@ -170,3 +170,23 @@ def test_the_health_check_replaces_a_thread_that_died() -> None:
     consumer.finish()
     consumer.scheduler.join(10)
     assert not consumer.scheduler.is_alive()
+
+
+def test_the_context_of_a_timeout_is_asked_for_once_around_the_body() -> None:
+    """Ours is none: it must be what Huey enters, and nothing more may depend on it."""
+    asked: list[Task] = []
+
+    class Asking(Recorder):
+        def _timeout_context(self, task: Task) -> Any:
+            asked.append(task)
+            return RunnerHuey._timeout_context(self, task)
+
+    class BodyTask(Task):  # type: ignore[misc]  # huey has no types
+        def execute(self) -> str:
+            assert asked == [self]
+            return "done"
+
+    huey = Asking([])
+    huey._registry.register(BodyTask)
+    huey.execute(BodyTask())
+    assert len(asked) == 1
