@@ -1,4 +1,6 @@
-"""The dispatcher: the one thread that settles and claims.
+"""The dispatcher: what settles and claims, on one thread at a time.
+
+That is its own thread, or one of Huey's that would only wait otherwise (`_help`).
 
 Promises:
 - Every claim is for a thread that waits for it, so claims never exceed waiting threads.
@@ -6,7 +8,7 @@ Promises:
   lost when its thread died.
 - Settlements are kept until the store has them: a busy or full store delays, and loses nothing. While the disk is
   full, nothing new is claimed.
-- When this thread ends, nobody waits for it any more, and `failure` says why it ended.
+- When its thread ends, nobody waits for it any more, and `failure` says why it ended.
 """
 
 from __future__ import annotations
@@ -119,6 +121,7 @@ class Dispatcher:
         self._active: dict[str, Attempt] = {}
         self._draining = False  # nothing is claimed any more
         self._stopping = False  # and the thread ends once everything is settled
+        self._abandoned = False  # nothing is settled any more either
         self._claimable = True  # a claim might find something
         self._next_due: datetime | None = None
         self._throttled = False  # a queued run waits for nothing but its rate limit
@@ -202,7 +205,7 @@ class Dispatcher:
 
     def _helpful(self) -> bool:
         return (
-            not (self._troubled or self._stopping or self._raised)
+            not (self._troubled or self._stopping or self._abandoned or self._raised)
             and self._store is not None
             and (bool(self._ended) or (self._claimable and self._may_claim()))
         )
@@ -219,6 +222,11 @@ class Dispatcher:
             self._draining = True
             self._seats.close()
         self._wake()
+
+    def abandon(self) -> None:
+        """Settle nothing more, not even what ends now: all that is under way is left to be rescued."""
+        self._abandoned = True
+        self.drain()
 
     def interrupt(self, why: StopReason) -> None:
         """Stop every attempt under way, but those that run in threads, which nothing can stop."""
@@ -291,6 +299,8 @@ class Dispatcher:
         with self._role:
             if self._raised is not None:
                 raise self._raised
+            if self._abandoned:
+                return False
             with self._lock:
                 stopping = self._stopping
                 if stopping:

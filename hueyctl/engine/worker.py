@@ -414,7 +414,7 @@ class _Worker:
     def _break_off(self, failure: BaseException | None) -> int:
         """The store is lost to us: stop everything, and leave what ran to be rescued."""
         self._leaving = True
-        self._dispatcher.drain()  # what is claimed from now on would be lost, time and again
+        self._dispatcher.abandon()  # what is claimed from now on would be lost, time and again
         self._replaced = isinstance(failure, StoreReplaced)
         self._log.error(f"worker {self.id} ends: {failure or 'its guard or its store failed'}")
         return failure.exit_code if isinstance(failure, HueyctlError) else StoreError.exit_code

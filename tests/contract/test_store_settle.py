@@ -265,3 +265,34 @@ def test_the_record_is_what_json_can_hold(scene: Scene) -> None:
     scene.fail(scene.claim_one())
     for event in scene.events():
         assert msgspec.json.decode(msgspec.json.encode(event.data)) == event.data
+
+
+def test_of_a_batch_each_has_its_due_whatever_became_of_the_others(scene: Scene) -> None:
+    """One was rescued and is somebody else's by now, one was asked to be revoked, one holds a lock; three are plain."""
+    scene.register()
+    scene.register("w2")
+    lost = scene.accept()
+    [stale] = scene.claim()
+    scene.store.rescue("w1", cause="its locks are free", now=scene.now)
+    scene.register()
+    [again] = scene.claim(worker="w2")
+    others = [scene.accept("b", **given) for given in ({}, {}, {"lock_key": "k"}, {}, {})]
+    revoked, failing, locked, *plain = scene.claim()
+    scene.store.revoke([revoked.run.id], kill=True, by="alice@host", now=scene.now)
+    settlements = [
+        scene.settlement(plain[0], Done(b"1"), Exited(0)),
+        scene.settlement(stale, Done(b"late"), Exited(0)),
+        scene.settlement(revoked, Final(), Exited(3)),
+        scene.settlement(locked, Done(b"2"), Exited(0)),
+        scene.settlement(failing, Final(), Exited(4)),
+        scene.settlement(plain[1], Retry(timedelta(0), 1), Exited(5)),
+    ]
+    exchange = scene.store.exchange(settlements, scene.want(), now=scene.now)
+    assert [settlement.token for settlement in exchange.stale] == [stale.token]
+    assert [claim.run.id for claim in exchange.claims] == [plain[1].run.id]
+    assert scene.get(lost).token == again.token
+    states = [scene.get(run).state for run in others]
+    assert states == ["revoked", "failed", "succeeded", "succeeded", "running"]
+    assert [event.type for event in scene.events(lost)].count("stale") == 1
+    assert scene.store.lock_holder("k") is None
+    scene.check_history()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import sqlite3
@@ -18,18 +19,20 @@ from typing import Any
 import msgspec
 import pytest
 
+from hueyctl.engine import inline
 from hueyctl.engine.attempt import Attempt
 from hueyctl.engine.definitions import Definitions
-from hueyctl.engine.dispatcher import BACKSTOP_S, Dispatcher
+from hueyctl.engine.dispatcher import BACKSTOP_S, BRIEF_S, Dispatcher
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.queue import RunnerHuey, task_of
-from hueyctl.errors import StoreFull, StoreReplaced
+from hueyctl.errors import StoreBusy, StoreFull, StoreReplaced
 from hueyctl.model.definition import CommandBody, Job, Param, Project, PythonBody, RateLimit, Schedule
 from hueyctl.model.outcome import Returned, Stopped
 from hueyctl.model.run import Message, NewRun, Run, RunState
 from hueyctl.model.transition import Release
 from hueyctl.process.spec import AttemptSpec, Ended
 from hueyctl.storage.bell import Bell, ring
+from hueyctl.storage.database import SyncFailed
 from hueyctl.storage.exchange import BATCH
 from hueyctl.storage.place import Place
 from hueyctl.storage.sqlite import SqliteStore, open_store
@@ -496,3 +499,125 @@ def test_a_store_that_takes_no_slots_is_asked_again_after_a_second_and_no_sooner
     other.execute("ROLLBACK")
     other.close()
     eventually(lambda: len(rig.states()) > before + 10)  # those of the meantime too: they are within the grace
+
+
+def test_a_thread_that_comes_back_settles_and_claims_by_itself(rig: Rig) -> None:
+    """The dispatcher's own thread has nothing to do with it."""
+    by: dict[str, set[str]] = {"settled": set(), "claimed": set()}
+
+    class Noting(SqliteStore):
+        def exchange(self, settlements: Any, want: Any, **options: Any) -> Any:
+            exchange = super().exchange(settlements, want, **options)
+            for what, count in (("settled", len(settlements)), ("claimed", len(exchange.claims))):
+                if count:
+                    by[what].add(threading.current_thread().name)
+            return exchange
+
+    rig.store_class = Noting
+    ids = rig.enqueue(count=50)
+    rig.dispatcher.start()
+    rig.thread()
+    rig.wait_for(ids[-1], RunState.SUCCEEDED)
+    mine = rig.threads[0].name
+    assert mine in by["settled"]
+    assert mine in by["claimed"]
+
+
+def test_what_the_store_raises_to_a_thread_ends_the_dispatcher_and_is_never_tried_again(rig: Rig) -> None:
+    tries: list[str] = []
+
+    class Failing(SqliteStore):
+        def exchange(self, settlements: Any, want: Any, **options: Any) -> Any:
+            if not settlements:
+                return super().exchange(settlements, want, **options)
+            tries.append(threading.current_thread().name)
+            raise SyncFailed("the disk failed to sync")
+
+    rig.store_class = Failing
+    rig.enqueue()
+    rig.dispatcher.start()
+    rig.thread()
+    assert rig.has_ended.wait(10)
+    assert isinstance(rig.dispatcher.failure, SyncFailed)
+    assert len(tries) == 1
+    rig.threads[0].join(10)
+    assert not rig.threads[0].is_alive()
+
+
+def test_a_store_that_takes_nothing_from_a_thread_is_asked_again_by_the_dispatcher(rig: Rig) -> None:
+    tries: list[str] = []
+
+    class Busy(SqliteStore):
+        def exchange(self, settlements: Any, want: Any, **options: Any) -> Any:
+            if settlements and len(tries) < 3:
+                tries.append(threading.current_thread().name)
+                raise StoreBusy("locked")
+            return super().exchange(settlements, want, **options)
+
+    rig.store_class = Busy
+    (id,) = rig.enqueue()
+    rig.dispatcher.start()
+    rig.thread()
+    rig.wait_for(id, RunState.SUCCEEDED)
+    assert len(tries) == 3
+    assert set(tries[1:]) == {"Dispatcher"}
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Iterator[Rig]:
+    rig = Rig(tmp_path, concurrency=4)
+    yield rig
+    rig.close()
+
+
+def test_one_of_many_brief_attempts_that_takes_its_time_holds_up_no_other(wide: Rig) -> None:
+    """They were thought to be brief, and given to one thread: the others come when it doesn't come back."""
+    rig = wide
+    rig.enqueue(count=200)
+    rig.dispatcher.start()
+    for _ in range(4):
+        rig.thread()
+    eventually(lambda: set(rig.states()) == {"succeeded"})
+    assert rig.dispatcher._usual_s["loads"] < BRIEF_S
+    held = threading.Lock()
+    held.acquire()
+    loads = json.loads
+
+    def slow(s: str) -> Any:
+        if s == '"wait"':
+            held.acquire()
+        return loads(s)
+
+    inline._import.cache_clear()
+    json.loads = slow
+    try:
+        (first,) = rig.enqueue(s='"wait"', priority=1)
+        others = rig.enqueue(count=3)
+        for id in others:
+            rig.wait_for(id, RunState.SUCCEEDED)
+        assert rig.run(first).state is RunState.RUNNING
+    finally:
+        json.loads = loads
+        held.release()
+        inline._import.cache_clear()
+    rig.wait_for(first, RunState.SUCCEEDED)
+
+
+def test_short_attempts_are_brought_in_together(wide: Rig) -> None:
+    sizes: list[int] = []
+
+    class Counting(SqliteStore):
+        def exchange(self, settlements: Any, want: Any, **options: Any) -> Any:
+            sizes.append(len(settlements))
+            return super().exchange(settlements, want, **options)
+
+    rig = wide
+    rig.store_class = Counting
+    ids = rig.enqueue(count=400)
+    rig.dispatcher.start()
+    for _ in range(4):
+        rig.thread()
+    rig.wait_for(ids[-1], RunState.SUCCEEDED)
+    eventually(lambda: set(rig.states()) == {"succeeded"})
+    assert sum(sizes) == 400
+    assert sizes.count(4) > 70
