@@ -130,7 +130,7 @@ class Dispatcher:
         self._helping = False  # it is a thread of Huey's that has the role
         self._usual_s: dict[str, float] = {}  # what the attempts of a job take, lately
         self._linger_until = 0.0  # monotonic: what was handed over may end by then, all of it
-        self._in_threads = False  # what was handed over last
+        self._one_by_one = False  # what was handed over last may be performed so
         self._rung = False  # there may be something new to claim
         self._asleep_until = 0.0  # our own thread; 0: it is awake
         self._to_stop: set[str] = set()
@@ -167,10 +167,11 @@ class Dispatcher:
         """Do what the dispatcher's thread would do now for the calling one, which is about to wait.
 
         Python's threads run one at a time: to wake another one, and be woken by it, costs as much as the store does.
-        Among attempts that end soon after one another the last one does it for all; otherwise whoever finds the role
-        taken waits for it, and does for all what has come up meanwhile.
+        Among short attempts the last one does it for all; otherwise whoever finds the role taken waits for it, and does
+        for all what has come up meanwhile. (Not where the one who has it is about to perform what it claims: it will be
+        back sooner than this one would have woken up.)
         """
-        if not self._helpful() or self._others_come():
+        if not self._helpful() or self._others_end() or (self._helping and self._one_by_one):
             return
         with self._role:
             self._helping = True
@@ -185,7 +186,7 @@ class Dispatcher:
         """Was anything claimed, or had somebody done it already?"""
         try:
             store = self._store
-            if store is None or not self._helpful() or (not self._in_threads and self._others_come()):
+            if store is None or not self._helpful() or self._others_end():
                 return True
             claimed = self._exchange(store)
             self._announce()
@@ -194,14 +195,9 @@ class Dispatcher:
             self._raised = exc
             return False
 
-    def _others_come(self) -> bool:
-        """Will another thread be here soon, who then does it for this one too? The last one for all where they run one
-        after the other anyway. Where processes do the work, these go on while half of them is brought in."""
-        if time.monotonic() >= self._linger_until:
-            return False
-        if self._in_threads:
-            return self._helping or bool(self._active)
-        return bool(self._active)
+    def _others_end(self) -> bool:
+        """Are attempts under way that are likely to end very soon?"""
+        return bool(self._active) and time.monotonic() < self._linger_until
 
     def _helpful(self) -> bool:
         return (
@@ -441,7 +437,7 @@ class Dispatcher:
     def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions, lease_until: float) -> None:
         attempts = [Attempt(claim, definitions, self._place, self._guard, start_by=lease_until) for claim in claims]
         longest_s = max(self._usual_s.get(attempt.job.name, math.inf) for attempt in attempts)
-        self._in_threads = all(attempt.in_thread for attempt in attempts)
+        in_threads = all(attempt.in_thread for attempt in attempts)
         with self._lock:
             if self._draining:  # meanwhile
                 self._ended += [(None, not_taken(claim)) for claim in claims]
@@ -449,8 +445,9 @@ class Dispatcher:
             # From here on they can be stopped and given back, whether a thread has taken them yet or not.
             self._active |= {attempt.claim.token: attempt for attempt in attempts}
             self._linger_until = time.monotonic() + LINGER_S if longest_s < SHORT_S else 0.0
-            one = self._in_threads and longest_s < BRIEF_S
-            self._seats.give(attempts, one=one, here=threading.current_thread() is not self._thread)
+            self._one_by_one = in_threads and longest_s < BRIEF_S
+            here = threading.current_thread() is not self._thread
+            self._seats.give(attempts, one=self._one_by_one, here=here)
 
     def _report(self, endings: list[Ending], exchange: Exchange) -> None:
         """Log what is in the store now, and not before."""

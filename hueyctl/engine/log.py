@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -28,7 +30,7 @@ class WorkerLog:
     def __init__(self, form: Literal["text", "json"] = "text", stream: TextIO | None = None) -> None:
         self._form = form
         self._stream = stream or sys.stderr
-        self._held: list[str] = []
+        self._held: deque[str] = deque()
 
     def info(self, message: str, **facts: object) -> None:
         """Something that is as it should be."""
@@ -47,12 +49,15 @@ class WorkerLog:
         in batches."""
         if endings:
             now = _now()
-            self._held += [self._line(now, *_ending(attempt, settlement)) for attempt, settlement in endings]
+            self._held.extend([self._line(now, *_ending(attempt, settlement)) for attempt, settlement in endings])
 
     def flush(self) -> None:
         """Write what is held."""
-        if self._held:
-            held, self._held = self._held, []
+        held = []
+        with suppress(IndexError):  # several threads may be here: each line is one's
+            while True:
+                held.append(self._held.popleft())
+        if held:
             self._put("".join(held))
 
     def _write(self, level: str, message: str, facts: dict[str, object]) -> None:
