@@ -19,9 +19,11 @@ def guard_argv(*, lock: Path, lease_s: float, bell_dir: Path, fd: int = 0) -> li
 
 def main(lock: str, lease_s: str, bell_dir: str, fd: str) -> None:
     """Be the guard; when it has ended, ring: what its worker had can be rescued."""
+    from hueyctl.engine.heap import look_for_garbage_less_often
     from hueyctl.process import guard
     from hueyctl.storage import bell
 
+    look_for_garbage_less_often()
     guard.main(
         socket.socket(fileno=int(fd)),
         lock=Path(lock),
