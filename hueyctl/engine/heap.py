@@ -22,8 +22,7 @@ def share_one_heap() -> None:
 
 def look_for_garbage_less_often() -> None:
     """What is loaded by now stays, and needn't be looked through again. What comes and goes with each run goes without
-    the collector: it looks after thousands of objects, not after hundreds, which was a thirtieth of the time of a worker
-    (and of its guard)."""
+    the collector: it looks after thousands of objects, not after hundreds, which was a thirtieth of a worker's time."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
