@@ -44,7 +44,7 @@ BELL_EVERY_S = 0.005
 
 # Attempts that usually take less than this are waited for: one transaction for four costs little more than one for one.
 SHORT_S = 0.002
-# But no longer than this after they were handed over. For so long our own thread leaves what has ended to theirs.
+# But no longer than this after they were handed over; then our own thread sees to what has ended, if it is as old.
 LINGER_S = 0.005
 # Attempts in threads that take less than to wake up another thread does: they may wait for each other on one.
 BRIEF_S = 0.0003
@@ -134,6 +134,8 @@ class Dispatcher:
         self._rung = False  # there may be something new to claim
         self._asleep_until = 0.0  # our own thread; 0: it is awake
         self._to_stop: set[str] = set()
+        self._stopped_at = 0.0  # the last try
+        self._together: set[str] = set()  # the tokens of those that were handed over last and are expected back soon
         self._looked_at = self._rang_at = 0.0
         self._unannounced: bytes | None = None
         self._wake_r, self._wake_w = os.pipe()
@@ -153,6 +155,7 @@ class Dispatcher:
         with self._lock:
             if self._active.pop(attempt.claim.token, None) is None:
                 return  # given back already, as its worker's time was up
+            self._together.discard(attempt.claim.token)
             if attempt.took_s < math.inf:
                 usual_s = self._usual_s.get(attempt.job.name, attempt.took_s)
                 self._usual_s[attempt.job.name] = usual_s + (attempt.took_s - usual_s) / 8
@@ -171,7 +174,11 @@ class Dispatcher:
         for all what has come up meanwhile. (Not where the one who has it is about to perform what it claims: it will be
         back sooner than this one would have woken up.)
         """
-        if not self._helpful() or self._others_end() or (self._helping and self._one_by_one):
+        if not self._helpful():
+            if self._troubled or self._seats.free == self._concurrency:
+                self._wake()  # only our own thread tries again; and it alone says that nobody has anything to do
+            return
+        if self._others_end() or (self._helping and self._one_by_one):
             return
         with self._role:
             self._helping = True
@@ -183,7 +190,7 @@ class Dispatcher:
             self._wake()
 
     def _help_out(self) -> bool:
-        """Was anything claimed, or had somebody done it already?"""
+        """With the role; False: our own thread has to look whether that was all."""
         try:
             store = self._store
             if store is None or not self._helpful() or self._others_end():
@@ -197,7 +204,7 @@ class Dispatcher:
 
     def _others_end(self) -> bool:
         """Are attempts under way that are likely to end very soon?"""
-        return bool(self._active) and time.monotonic() < self._linger_until
+        return bool(self._together) and time.monotonic() < self._linger_until
 
     def _helpful(self) -> bool:
         return (
@@ -374,6 +381,7 @@ class Dispatcher:
         self._rung = False
         want = None
         if free:
+            self._claimable = False  # before the store is asked: who says meanwhile that there is something is heard
             want = Want(
                 worker=self.worker,
                 limit=free,
@@ -403,10 +411,8 @@ class Dispatcher:
         )
         # More was due than one transaction should take: nothing may have been claimed yet, and nobody is idle.
         more = exchange.next_due is not None and exchange.next_due <= datetime.now(UTC)
-        if free:
-            self._claimable = len(exchange.claims) == free or more
-        else:
-            self._claimable |= again or more
+        if more or (len(exchange.claims) == free if free else again):
+            self._claimable = True
         self._report(endings, exchange)
         if exchange.claims:
             self._hand_over(exchange.claims, definitions, lease_until)
@@ -444,7 +450,9 @@ class Dispatcher:
                 return
             # From here on they can be stopped and given back, whether a thread has taken them yet or not.
             self._active |= {attempt.claim.token: attempt for attempt in attempts}
-            self._linger_until = time.monotonic() + LINGER_S if longest_s < SHORT_S else 0.0
+            short = longest_s < SHORT_S
+            self._together = {attempt.claim.token for attempt in attempts} if short else set()
+            self._linger_until = time.monotonic() + LINGER_S if short else 0.0
             self._one_by_one = in_threads and longest_s < BRIEF_S
             here = threading.current_thread() is not self._thread
             self._seats.give(attempts, one=self._one_by_one, here=here)
@@ -465,13 +473,13 @@ class Dispatcher:
             self._unannounced, self._rang_at = None, now
 
     def _needed_at(self) -> float:
-        """When (monotonic) our own thread has something to do, if nobody wakes it. Called with the lock held."""
+        """When (monotonic) our own thread has something to do unless woken; 0: now. Called with the lock held."""
         now = time.monotonic()
         times = [self._looked_at + BACKSTOP_S]
         if self._full_until is not None:
             times.append(self._full_until)
         elif self._due():
-            times.append(now)
+            return 0.0
         elif self._ended:
             times.append(self._ended_at + LINGER_S)
         if now < self._linger_until:
@@ -479,12 +487,15 @@ class Dispatcher:
         if self._unannounced is not None:
             times.append(self._rang_at + BELL_EVERY_S)
         if self._to_stop:
-            times.append(now + BELL_EVERY_S)
+            times.append(self._stopped_at + BELL_EVERY_S)
         # What nothing can be done about, although it is due, must not keep us from sleeping.
         fires = self._scheduler is not None and not self._draining and now >= self._no_slots_until
         slot = self._scheduler.next_at if self._scheduler is not None and fires else None
-        due = self._next_due if self._seats.free and self._may_claim() else None
-        times += [now + (at - datetime.now(UTC)).total_seconds() for at in (due, slot) if at is not None]
+        due = self._next_due if self._seats.free and self._may_claim() and self._full_until is None else None
+        if due is not None:  # nor is it claimed before those that are expected back
+            times.append(max(now + _seconds_to(due), self._linger_until))
+        if slot is not None:
+            times.append(now + _seconds_to(slot))
         return min(times)
 
     def _listen(self, store: Store) -> None:
@@ -518,12 +529,13 @@ class Dispatcher:
         late = listened_at >= self._looked_at + BACKSTOP_S
         if late:
             self._looked_at = listened_at
-        if kinds & {b"work", b"ask"} or late:
+        if (kinds & {b"work", b"ask"} or late) and self._raised is None:
             with self._role:
                 if kinds & {b"work", b"ask"} or store.changed():
                     self._claimable = self._rung = True
                     self._look_for_requests(store)
-        if self._next_due is not None and self._next_due <= datetime.now(UTC):
+        due = self._next_due
+        if due is not None and due <= datetime.now(UTC):
             self._claimable = True
         if b"death" in kinds:
             self._events.someone_died()
@@ -543,7 +555,12 @@ class Dispatcher:
         with self._lock:
             self._to_stop &= {token for token, attempt in self._active.items() if not attempt.in_thread}
         self._to_stop = {token for token in self._to_stop if not self._guard().stop(token, "revoked")}
+        self._stopped_at = time.monotonic()
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full: it is awake already
             os.write(self._wake_w, b"x")
+
+
+def _seconds_to(at: datetime) -> float:
+    return (at - datetime.now(UTC)).total_seconds()

@@ -86,7 +86,7 @@ class Seats:
             return None
         attempt = self._given.popleft()
         attempt.thread = threading.current_thread()
-        if self._given and not self._for_one:
+        if self._closed or (self._given and not self._for_one):
             self._call()
         return attempt
 

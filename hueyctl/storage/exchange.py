@@ -261,7 +261,7 @@ def _settle_in_order(
 def _settle_each(database: Database, settlements: Iterable[Settlement], now: datetime, whole: Log) -> list[Settlement]:
     stale = []
     for settlement in settlements:
-        log = Log(whole.time, None, whole.hooks)
+        log = Log(whole.time, whole.by, whole.hooks)
         database.run("SAVEPOINT one")
         try:
             stale += _settle_in_order(database, [settlement], now, log)
@@ -270,7 +270,7 @@ def _settle_each(database: Database, settlements: Iterable[Settlement], now: dat
             database.run("ROLLBACK TO one")
             cause = Raised(f"its end can't be stored: {exc}")
             failed = msgspec.structs.replace(settlement, verdict=transition.Final(), outcome=cause, ended_at=now)
-            log = Log(whole.time, None, whole.hooks)
+            log = Log(whole.time, whole.by, whole.hooks)
             stale += _settle_in_order(database, [failed], now, log)
             log.write(database)
         database.run("RELEASE one")

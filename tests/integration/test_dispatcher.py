@@ -621,3 +621,111 @@ def test_short_attempts_are_brought_in_together(wide: Rig) -> None:
     eventually(lambda: set(rig.states()) == {"succeeded"})
     assert sum(sizes) == 400
     assert sizes.count(4) > 70
+
+
+@pytest.fixture
+def _no_backstop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only a look after a while would find is not found at all."""
+    monkeypatch.setattr("hueyctl.engine.dispatcher.BACKSTOP_S", 1000.0)
+
+
+@pytest.mark.usefixtures("_no_backstop")
+def test_brief_attempts_go_on_beside_one_that_takes_long(rig: Rig) -> None:
+    (long,) = rig.enqueue()
+    rig.dispatcher.start()
+    assert rig.take().run.id == long  # and never comes back
+    rig.enqueue(count=300)
+    rig.thread()
+    eventually(lambda: rig.states().count("succeeded") == 300)
+    assert rig.run(long).state is RunState.RUNNING
+
+
+@pytest.mark.usefixtures("_no_backstop")
+def test_that_nobody_has_anything_to_do_is_told_at_once(tmp_path: Path) -> None:
+    for number in range(10):
+        rig = Rig(tmp_path / str(number), concurrency=2)
+        try:
+            rig.dispatcher.start()
+            rig.thread()
+            rig.thread()
+            eventually(lambda rig=rig: rig.idle_count)
+        finally:
+            rig.close()
+
+
+@pytest.mark.usefixtures("_no_backstop")
+def test_what_ends_while_the_store_takes_nothing_is_brought_in_when_it_does(rig: Rig) -> None:
+    """The lease is over too: nothing may be claimed, which alone would wake nobody."""
+    refused = threading.Event()
+
+    class Busy(SqliteStore):
+        def exchange(self, settlements: Any, want: Any, **options: Any) -> Any:
+            if settlements or refused.is_set():
+                return super().exchange(settlements, want, **options)
+            refused.set()
+            raise StoreBusy("locked")
+
+    (id,) = rig.enqueue()
+    rig.dispatcher.start()
+    attempt = rig.take()
+    rig.store_class = Busy
+    rig.dispatcher._store = Busy(rig.dispatcher._store.database)  # type: ignore[union-attr]
+    rig.dispatcher.look_again()
+    rig.thread()
+    eventually(refused.is_set)
+    rig.dispatcher.lease_until = time.monotonic()
+    rig.huey.execute(task_of(attempt))
+    rig.thread()
+    rig.wait_for(id, RunState.SUCCEEDED)
+
+
+def test_what_is_due_on_a_full_disk_keeps_nobody_awake(rig: Rig) -> None:
+    full = threading.Event()
+
+    class Filling(SqliteStore):
+        def exchange(self, *args: Any, **kwargs: Any) -> Any:
+            if full.is_set():
+                raise StoreFull("the disk is full")
+            return super().exchange(*args, **kwargs)
+
+        def beat(self, *args: Any, **kwargs: Any) -> bool:
+            raise StoreFull("the disk is full")
+
+    rig.store_class = Filling
+    later = NewRun(
+        id=str(uuid.uuid4()),
+        job="loads",
+        message=Message(params={"s": "1"}),
+        due_at=datetime.now(UTC) + timedelta(seconds=0.3),
+    )
+    rig.store.accept([later], by="test", now=datetime.now(UTC))
+    rig.dispatcher.start()
+    rig.thread()
+    eventually(lambda: rig.dispatcher._next_due)
+    full.set()
+    eventually(lambda: "the disk is full" in rig.output.getvalue())
+    before, since = cpu_s(rig), time.monotonic()
+    eventually(lambda: time.monotonic() > since + 0.5)
+    assert cpu_s(rig) - before < 0.1
+    full.clear()
+
+
+@pytest.mark.usefixtures("_no_backstop")
+def test_what_is_said_while_the_store_is_asked_is_heard(rig: Rig) -> None:
+    """A file with one more job comes in the middle of a claim that finds nothing."""
+    fewer = {name: job for name, job in rig.project.jobs.items() if name != "loads"}
+    rig.dispatcher.swap(Definitions(msgspec.structs.replace(rig.project, jobs=fewer), {}))
+    whole = rig.definitions
+
+    class Slow(SqliteStore):
+        def exchange(self, settlements: Any, want: Any, **options: Any) -> Any:
+            exchange = super().exchange(settlements, want, **options)
+            if want is not None and "loads" not in want.jobs:
+                rig.dispatcher.swap(whole)
+            return exchange
+
+    rig.store_class = Slow
+    (id,) = rig.enqueue()
+    rig.dispatcher.start()
+    rig.thread()
+    rig.wait_for(id, RunState.SUCCEEDED)

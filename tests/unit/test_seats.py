@@ -154,3 +154,15 @@ def test_before_each_wait_and_only_then_there_is_a_chance_to_do_something(room: 
     room.give(*given(1), one=True)
     room.until(lambda: room.waits == 2)
     assert len(room.taken) == 1
+
+
+def test_nobody_sleeps_on_where_it_was_closed_while_one_was_on_its_way(room: Room) -> None:
+    """The one that was called takes what there is, and has to send the others home before."""
+    room.sit("a", "b", "c")
+    (attempt,) = given(1, ends=False)
+    with room.lock:
+        room.seats.give([attempt], one=False, here=False)
+        room.seats.close()
+    room.until(lambda: len(room.left) == 2)
+    assert not attempt.end.is_set()
+    attempt.end.set()
