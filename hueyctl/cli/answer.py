@@ -54,10 +54,13 @@ Block = Line | Lines | Table | Facts | Raw
 class Answer(msgspec.Struct, kw_only=True):
     """What a command has to say: `documents` where JSON was asked for, `blocks` otherwise, both for stdout.
 
+    `content` is a whole file in a format of its own, of ours alone: it goes to stdout as it is, whatever was asked for.
+
     `notes` are said on stderr, but not beside JSON, and so are `remarks`, lines about a file that begin with its
     name; `errors` always are said, and decide the exit code where it is 0.
     """
 
+    content: bytes = b""
     documents: Sequence[dict[str, Any]] = ()
     blocks: Sequence[Block] = ()
     remarks: Sequence[str] = ()

@@ -32,6 +32,7 @@ COMMANDS = {
     "init": "project:init",
     "check": "project:check",
     "jobs": "project:jobs",
+    "schema": "project:schema",
     "enqueue": "enqueue:enqueue",
     "run": "run:run",
     "worker": "worker:worker",

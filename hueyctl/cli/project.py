@@ -1,4 +1,4 @@
-"""`hueyctl init`, `check` and `jobs`: the file."""
+"""`hueyctl init`, `check`, `jobs` and `schema`: the file."""
 
 from __future__ import annotations
 
@@ -136,6 +136,19 @@ def jobs() -> Answer:
         blocks=blocks,
         notes=[] if rows else [f"{project.path.name} defines no jobs"],
     )
+
+
+def schema() -> Answer:
+    """Print the JSON Schema of jobs.toml, for editors.
+
+    hueyctl schema > jobs.schema.json writes it beside the file, whose first line is then #:schema ./jobs.schema.json
+    """
+    import msgspec
+
+    from hueyctl.config.schema import schema as schema_of_file
+
+    text = msgspec.json.format(msgspec.json.encode(schema_of_file()), indent=2)
+    return Answer(content=text + b"\n")
 
 
 def _param(param: Param) -> str:

@@ -64,6 +64,7 @@ class Screen:
             report(error, as_json=self._as_json)
 
     def _write(self, answer: Answer) -> None:
+        self._out.write(answer.content)
         if self._as_json:
             for document in answer.documents:
                 self._out.write(encode({"schema": SCHEMA, **document}))

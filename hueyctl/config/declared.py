@@ -5,24 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 from hueyctl.config.keys import read
-from hueyctl.config.reading import At, Keys, anything, flag, one_of, table, text
+from hueyctl.config.reading import At, Key, Keys, flag, one_of, table, takes, text, unread
 from hueyctl.model.definition import Param, ParamType
 from hueyctl.model.params import checked
 from hueyctl.model.wording import shown
 
 _EXPECTED_NAME = "a parameter's name is of lower-case letters, digits and _, and begins with no digit"
+_NAMES = {"pattern": "^[a-z_][a-z0-9_]*$"}
+
+VALUE = {"type": ["string", "number", "boolean", "array"]}
+"""The JSON Schema of what a parameter can be."""
 
 
 PARAM: Keys = {
-    "type": one_of("string", "integer", "number", "boolean", "array"),
-    "default": anything,
-    "required": flag,
-    "choices": anything,
-    "secret": flag,
-    "description": text,
+    "type": Key(
+        one_of("string", "integer", "number", "boolean", "array"),
+        "What its values are; otherwise what the default is, or the first of the choices, or a string.",
+    ),
+    "default": Key(unread(VALUE), "What a run gets that names no value; without one, an optional parameter is absent."),
+    "required": Key(flag, "Whether every run must name a value; excludes a default."),
+    "choices": Key(unread({"type": "array", "items": VALUE, "minItems": 1}), "The values that are allowed."),
+    "secret": Key(flag, "Masked in everything that hueyctl shows."),
+    "description": Key(text, "What it is for."),
 }
 
 
+@takes({"type": "object", "propertyNames": _NAMES, "additionalProperties": {"$ref": "#/$defs/param"}})
 def params(at: At, value: object) -> tuple[Param, ...] | None:
     """The parameters that a `params` table declares."""
     found = table(at, value)
@@ -30,6 +38,12 @@ def params(at: At, value: object) -> tuple[Param, ...] | None:
         return None
     declared = [_param(at / name, name, item) for name, item in found.items()]
     return tuple(param for param in declared if param is not None)
+
+
+@takes({"type": "object", "propertyNames": _NAMES, "additionalProperties": VALUE})
+def given(at: At, value: object) -> dict[str, Any] | None:
+    """Values for declared parameters: they are checked with the declarations."""
+    return table(at, value)
 
 
 def _param(at: At, name: str, value: object) -> Param | None:

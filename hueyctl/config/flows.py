@@ -10,8 +10,8 @@ from hueyctl.config import declared
 from hueyctl.config.keys import read
 from hueyctl.config.reading import (
     At,
+    Key,
     Keys,
-    anything,
     duration,
     filled_text,
     flag,
@@ -22,9 +22,10 @@ from hueyctl.config.reading import (
     named,
     one_of,
     some_time,
-    table,
+    takes,
     text,
     timezone,
+    unread,
 )
 from hueyctl.model.command import alone, filled, placeholders
 from hueyctl.model.definition import Job, Param, Pipeline, Schedule, Step
@@ -39,7 +40,10 @@ Pipelines = Mapping[str, Pipeline | None]
 # Each slot is a durable write: a slip like "15us" would keep the disk busy and fill the store.
 LEAST_EVERY = timedelta(milliseconds=100)
 
+RULES = ("cron", "every", "at")
 
+
+@takes({"type": "string", "pattern": r"^\s*(?:@\w+|\S+(?:\s+\S+){4,5})\s*$"})
 def _cron(at: At, value: object) -> str | None:
     found = filled_text(at, value)
     if found is None:
@@ -54,28 +58,46 @@ def _cron(at: At, value: object) -> str | None:
     return found.strip()
 
 
-PIPELINE: Keys = {"description": text, "params": declared.params, "steps": anything}
-STEP: Keys = {"job": name, "params": table}
+PIPELINE: Keys = {
+    "description": Key(text, "What it does, in a line; `hueyctl jobs` shows it."),
+    "params": Key(declared.params, "The parameters that it takes, as a job's; {name} in a step's params takes one."),
+    "steps": Key(
+        unread({"type": "array", "items": {"$ref": "#/$defs/step"}, "minItems": 1}),
+        "One after the other, each given the result of the one before; a list within runs side by side.",
+    ),
+}
+STEP: Keys = {
+    "job": Key(name, "The job that it runs."),
+    "params": Key(declared.given, "The job's parameters; {name} takes one of the pipeline."),
+}
 SCHEDULE: Keys = {
-    "job": name,
-    "pipeline": name,
-    "params": table,
-    "priority": integer(),
-    "queue": name,
-    "cron": _cron,
-    "every": some_time(least=LEAST_EVERY),
-    "offset": duration,
-    "at": instant,
-    "timezone": timezone,
-    "start": instant,
-    "end": instant,
-    "enabled": flag,
-    "jitter": duration,
-    "overlap": one_of("skip", "queue", "allow", "replace"),
-    "catch_up": one_of("none", "latest", "all"),
-    "catch_up_window": duration,
-    "catch_up_max": integer(1),
-    "grace": duration,
+    "job": Key(name, "The job that is enqueued; otherwise the job or pipeline of the same name as the schedule."),
+    "pipeline": Key(name, "The pipeline that is enqueued."),
+    "params": Key(declared.given, "Its parameters."),
+    "priority": Key(integer(), "Its priority; otherwise the job's."),
+    "queue": Key(name, "Its queue; otherwise the job's."),
+    "cron": Key(_cron, "Five fields, or six with seconds first; or @hourly, @daily, @weekly, @monthly, @yearly."),
+    "every": Key(
+        some_time(least=LEAST_EVERY),
+        "A grid that begins with 1970-01-01T00:00:00Z plus offset, and knows no time zone.",
+    ),
+    "offset": Key(duration, "Shifts the grid of every; shorter than it."),
+    "at": Key(instant, "One date and time; without an offset it is local to timezone."),
+    "timezone": Key(
+        timezone, "An IANA name: of cron, and of dates and times without an offset; otherwise that of [hueyctl]."
+    ),
+    "start": Key(instant, "It fires at no time before this."),
+    "end": Key(instant, "It fires at no time after this."),
+    "enabled": Key(flag, "false: it fires nothing. Enabled again, it starts from then."),
+    "jitter": Key(duration, "A run is due up to this much later than its slot, always before the next one."),
+    "overlap": Key(
+        one_of("skip", "queue", "allow", "replace"),
+        "While a run of it is live: leave the slot out, let one run wait, start beside it, or end it.",
+    ),
+    "catch_up": Key(one_of("none", "latest", "all"), "Which slots are made up for when they were missed."),
+    "catch_up_window": Key(duration, "None that is later than this is made up for."),
+    "catch_up_max": Key(integer(1), "With catch_up = all, no more than the newest so many."),
+    "grace": Key(duration, "A slot that is fired so late (or a second) is in time."),
 }
 
 
@@ -195,7 +217,7 @@ def _resolve_target(
 
 
 def _check_times(at: At, raw: Mapping[str, Any], given: dict[str, Any]) -> None:
-    rules = [key for key in ("cron", "every", "at") if key in raw]
+    rules = [key for key in RULES if key in raw]
     if len(rules) != 1:
         at.wrong(f"expected exactly one of cron, every and at, got {' and '.join(rules) or 'none'}")
     if "offset" in raw and "every" not in raw:

@@ -11,6 +11,7 @@ from hueyctl.config import declared
 from hueyctl.config.keys import FOREIGN, read
 from hueyctl.config.reading import (
     At,
+    Key,
     Keys,
     argv,
     duration,
@@ -26,6 +27,7 @@ from hueyctl.config.reading import (
     path,
     some_time,
     table,
+    takes,
     text,
 )
 from hueyctl.model.command import alone, placeholders
@@ -37,12 +39,12 @@ KINDS = ("command", "script", "python")
 SHELL = ("bash", "-eo", "pipefail", "-c")
 
 # What a key of one kind of job means nothing for, and why: an error where a job has it, ignored where defaults do.
-_ONLY_FOR = {
+ONLY_FOR = {
     "shell": ({"script"}, "only a script has a shell"),
     "result": ({"command", "script"}, "a Python job's result is what the function returns"),
     "isolation": ({"python"}, "only Python jobs can run in the worker's own process"),
 }
-_NOT_IN_A_THREAD = ("dir", "env", "env_file", "inherit_env", "timeout", "kill_after")
+NOT_IN_A_THREAD = ("dir", "env", "env_file", "inherit_env", "timeout", "kill_after")
 
 _GIVEN_BY_HUEYCTL = {
     f"HUEYCTL_{word}"
@@ -51,6 +53,8 @@ _GIVEN_BY_HUEYCTL = {
 _RATE = r"([0-9]{1,9}) ?/ ?(\S+)"
 
 
+# Names as loose as a regular expression has to be: an identifier may have letters of any script.
+@takes({"type": "string", "pattern": r"^[^\s.:]+(?:\.[^\s.:]+)*:[^\s.:]+$"})
 def _target(at: At, value: object) -> str | None:
     found = filled_text(at, value)
     if found is None:
@@ -74,6 +78,7 @@ def _with_colon(dotted: str) -> str:
     return f"{module}:{function}" if module else dotted
 
 
+@takes({"type": "string", "pattern": f"^{_RATE}$"})
 def _rate(at: At, value: object) -> RateLimit | None:
     match = re.fullmatch(_RATE, value) if isinstance(value, str) else None
     if match:
@@ -88,37 +93,51 @@ def _rate(at: At, value: object) -> RateLimit | None:
 
 
 JOB: Keys = {
-    "description": text,
-    "command": argv,
-    "script": filled_text,
-    "python": _target,
-    "shell": argv,
-    "isolation": one_of("process", "thread"),
-    "params": declared.params,
-    "dir": path,
-    "env": environment,
-    "env_file": path,
-    "inherit_env": flag,
-    "queue": name,
-    "priority": integer(),
-    "retries": integer(0),
-    "retry_delay": duration,
-    "retry_backoff": number(1),
-    "retry_max_delay": duration,
-    "retry_exit_codes": exit_codes,
-    "success_codes": exit_codes,
-    "timeout": some_time(),
-    "kill_after": duration,
-    "expires": some_time(),
-    "max_concurrent": integer(1),
-    "lock": filled_text,
-    "rate_limit": _rate,
-    "unique": one_of("params", "job"),
-    "on_worker_lost": one_of("retry", "fail"),
-    "crash_limit": integer(1),
-    "on_failure": name,
-    "on_success": name,
-    "result": one_of("text", "json"),
+    "description": Key(text, "What it does, in a line; `hueyctl jobs` shows it."),
+    "command": Key(argv, "A program and its arguments, no shell; {name} in an element is replaced by the parameter."),
+    "script": Key(filled_text, "Text for the shell, never rewritten; parameters arrive as variables PARAM_<NAME>."),
+    "python": Key(_target, "package.module:function, called with the parameters as keyword arguments; returns JSON."),
+    "shell": Key(argv, "The program that gets the script as its last argument."),
+    "isolation": Key(
+        one_of("process", "thread"),
+        "thread: a Python job runs inside the worker, and can't be stopped; only for tiny trusted ones.",
+    ),
+    "params": Key(declared.params, "The parameters that it takes: name = default, or a table that says more."),
+    "dir": Key(path, "Where it runs; otherwise in the folder of this file."),
+    "env": Key(environment, "Variables of its environment."),
+    "env_file": Key(path, "A file of NAME=value lines, more variables of its environment."),
+    "inherit_env": Key(flag, "Whether it gets the worker's environment (never the enqueuer's)."),
+    "queue": Key(name, "The line of runs that it waits in."),
+    "priority": Key(integer(), "Higher first; oldest first within it."),
+    "retries": Key(integer(0), "How often it is tried again after it failed."),
+    "retry_delay": Key(duration, "The pause before the first retry."),
+    "retry_backoff": Key(number(1), "How many times as long as the one before each further pause is."),
+    "retry_max_delay": Key(duration, "The longest pause between two attempts."),
+    "retry_exit_codes": Key(exit_codes, "Only these exit codes are tried again; otherwise any."),
+    "success_codes": Key(exit_codes, "Exit codes that are a success."),
+    "timeout": Key(some_time(), "How long an attempt may take: then TERM to its process group."),
+    "kill_after": Key(duration, "How long after TERM all its descendants get KILL."),
+    "expires": Key(some_time(), "Counted from when a run is due: not started by then, it never starts."),
+    "max_concurrent": Key(
+        integer(1), "So many runs of this job at once, over all workers; the others wait in their place."
+    ),
+    "lock": Key(
+        filled_text, 'One at a time per key, over all jobs and workers, as in "crm-{tenant}"; the others wait.'
+    ),
+    "rate_limit": Key(
+        _rate, "10/1m: at most 10 attempts start in any minute, over all workers; the others wait in their place."
+    ),
+    "unique": Key(
+        one_of("params", "job"),
+        "Enqueueing while one of the same params, or of the same job, is pending or running gives that one.",
+    ),
+    "on_worker_lost": Key(
+        one_of("retry", "fail"), "What becomes of a run whose worker died; fail for what must not run twice."
+    ),
+    "crash_limit": Key(integer(1), "A run that lost its worker so often is failed."),
+    "on_failure": Key(name, "A job that is enqueued when a run has failed for good, expired, is held or was missed."),
+    "on_success": Key(name, "A job that is enqueued when a run has succeeded."),
+    "result": Key(one_of("text", "json"), "What the stdout of a command or script is."),
 }
 
 
@@ -170,11 +189,11 @@ def _kind(at: At, own: dict[str, Any], defaults: dict[str, Any]) -> str:
 
 def _check_fit(at: At, kind: str, own: dict[str, Any]) -> None:
     """Say which keys mean nothing for this kind of job."""
-    for key, (kinds, why) in _ONLY_FOR.items():
+    for key, (kinds, why) in ONLY_FOR.items():
         if key in own and kind and kind not in kinds:
             (at / key).wrong(f"not for a {kind} job: {why}")
     if kind == "python" and own.get("isolation") == "thread":
-        for key in _NOT_IN_A_THREAD:
+        for key in NOT_IN_A_THREAD:
             if key in own:
                 (at / key).wrong('not with isolation = "thread": that runs inside the worker, and can\'t be stopped')
 
@@ -227,6 +246,6 @@ def _made(at: At, job_name: str, kind: str, values: dict[str, Any]) -> Job:
         body = ScriptBody(text=given["script"], shell=given.get("shell", SHELL))
     else:
         body = PythonBody(target=given["python"], isolation=given.get("isolation", "process"))
-        in_vain = ("result", *(_NOT_IN_A_THREAD if body.isolation == "thread" else ()))
+        in_vain = ("result", *(NOT_IN_A_THREAD if body.isolation == "thread" else ()))
         values = {key: value for key, value in values.items() if key not in in_vain}
     return Job(**{"name": job_name, "body": body, "dir": at.dir, **values})

@@ -60,10 +60,10 @@ def read(at: At, values: Mapping[str, Any], keys: Keys) -> dict[str, Any]:
     """The values of a table by the readers of its keys; wrong ones and unknown keys are reported and left out."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        reader = keys.get(key)
-        if reader is None:
+        known = keys.get(key)
+        if known is None:
             (at / key).wrong(f"unknown key{_meant(at, key, value, keys)}")
-        elif (result := reader(at / key, value)) is not None:
+        elif (result := known.reader(at / key, value)) is not None:
             found[key] = result
     return found
 

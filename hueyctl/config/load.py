@@ -15,6 +15,7 @@ from hueyctl.config.keys import read
 from hueyctl.config.reading import (
     At,
     File,
+    Key,
     Keys,
     duration,
     filled_text,
@@ -27,6 +28,7 @@ from hueyctl.config.reading import (
     size,
     some_time,
     table,
+    takes,
     timezone,
 )
 from hueyctl.config.unbuilt import unbuilt
@@ -40,6 +42,7 @@ _LARGEST_FILE = 5 * 1024 * 1024
 _TOML_PLACE = r" \(at (line \d+, column \d+|end of document)\)$"
 
 
+@takes(filled_text.schema)
 def _store(at: At, value: object) -> str | None:
     found = filled_text(at, value)
     if found is None:
@@ -54,20 +57,43 @@ def _store(at: At, value: object) -> str | None:
     return None
 
 
-HUEYCTL: Keys = {"store": _store, "interpreter": program, "pythonpath": list_of(path), "timezone": timezone}
-WORKER: Keys = {
-    "concurrency": integer(1, 1000),
-    "queues": list_of(name, filled=True),
-    "lease": some_time(least=WorkerSettings().lease / 30),
-    "shutdown_timeout": duration,
-    "output_max": size(2**40),
-    "result_max": size(2**28),
-    "max_runs_per_child": integer(1),
+HUEYCTL: Keys = {
+    "store": Key(_store, "Where runs are kept: a path, or postgresql://...; HUEYCTL_STORE overrides it."),
+    "interpreter": Key(
+        program, "The Python that runs Python jobs: a path, or a name on PATH; otherwise hueyctl's own."
+    ),
+    "pythonpath": Key(list_of(path), "Where Python jobs are imported from."),
+    "timezone": Key(timezone, "An IANA name: of times without a zone, and of schedules that name none."),
 }
-QUEUE: Keys = {"concurrency": integer(1)}
-RETENTION: Keys = {"succeeded": duration, "failed": duration, "events": duration}
-SECTIONS = ("hueyctl", "worker", "queues", "retention", "defaults", "jobs", "pipelines", "schedules")
-FILE: Keys = dict.fromkeys(SECTIONS, table)
+WORKER: Keys = {
+    "concurrency": Key(integer(1, 1000), "How many runs it can have going at a time."),
+    "queues": Key(list_of(name, filled=True), "The only queues that it takes from; otherwise all."),
+    "lease": Key(
+        some_time(least=WorkerSettings().lease / 30), "How long a silent worker on another machine keeps its runs."
+    ),
+    "shutdown_timeout": Key(duration, "How long a worker that is stopped waits for what runs."),
+    "output_max": Key(
+        size(2**40), "What is kept of an attempt's output, for each stream: head and tail, the cut marked."
+    ),
+    "result_max": Key(size(2**28), "A larger result is null, with the reason."),
+    "max_runs_per_child": Key(integer(1), "After so many runs the process of a Python job is replaced."),
+}
+QUEUE: Keys = {"concurrency": Key(integer(1), "So many of its runs at once, over all workers.")}
+RETENTION: Keys = {
+    "succeeded": Key(duration, "How long runs that succeeded are kept, with their output."),
+    "failed": Key(duration, "How long runs that ended otherwise are kept, with their output."),
+    "events": Key(duration, "How long the event log is kept."),
+}
+FILE: Keys = {
+    "hueyctl": Key(table, "Where runs are kept, and how Python jobs are run."),
+    "worker": Key(table, "What a worker takes, and what it keeps."),
+    "queues": Key(table, "Limits of queues, by name."),
+    "retention": Key(table, "How long what has ended is kept."),
+    "defaults": Key(table, "Any key of a job; the job's own value wins."),
+    "jobs": Key(table, "What can be run, and under which policy, by name."),
+    "pipelines": Key(table, "Runs that wait for each other and hand results on, by name."),
+    "schedules": Key(table, "When jobs and pipelines are enqueued, by name."),
+}
 TABLES: dict[str, Keys] = {
     "[jobs.NAME]": JOB,
     "[schedules.NAME]": SCHEDULE,
@@ -75,7 +101,10 @@ TABLES: dict[str, Keys] = {
     "[worker]": WORKER,
     "[retention]": RETENTION,
     "[hueyctl]": HUEYCTL,
+    "[queues.NAME]": QUEUE,
+    "[defaults]": JOB,
 }
+"""The keys of every kind of table, by how that is written; a misplaced key is said to belong in the first with it."""
 
 
 def find(explicit: Path | None, *, cwd: Path, environ: Mapping[str, str]) -> Path:

@@ -1,7 +1,8 @@
 """Readers: small functions that turn one value of the file into its final type, or say what is wrong with it.
 
 A reader gets the place of the value and the value, and returns None after it has complained there; so one pass over
-the file finds everything that is wrong with it.
+the file finds everything that is wrong with it. It also has the JSON Schema of what it takes, which `hueyctl schema`
+prints: see `Reader`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from hueyctl.model.duration import format_duration, parse_duration
+from hueyctl.model.duration import LONGEST, PATTERN, format_duration, parse_duration
 from hueyctl.model.instant import zone
 from hueyctl.model.wording import did_you_mean, kind_of, quoted, shown
 
@@ -78,15 +79,51 @@ def _segment(key: str | int) -> str:
     return "." + (key if re.fullmatch(_BARE_KEY, key) else quoted(key))
 
 
-Reader = Callable[[At, object], T | None]
-Keys = Mapping[str, Reader[Any]]
+Schema = Mapping[str, Any]
 
 
-def anything(at: At, value: object) -> object:
+class Reader(Generic[T]):
+    """What reads one value, and the JSON Schema of the values that it takes, for editors.
+
+    The schema must take whatever the reader does: an editor that underlines what `check` finds right is worse than one
+    that stays silent. It may take more, for it sees one value alone. Its words are those that mean the same in draft
+    2020-12 and in draft 7, since taplo passes over newer ones.
+    """
+
+    __slots__ = ("_read", "schema")
+
+    def __init__(self, read: Callable[[At, object], T | None], schema: Schema) -> None:
+        self._read = read
+        self.schema = schema
+
+    def __call__(self, at: At, value: object) -> T | None:
+        return self._read(at, value)
+
+
+class Key:
+    """A key that a table may have: what reads its value, and what it means, in a line for editors."""
+
+    __slots__ = ("meaning", "reader")
+
+    def __init__(self, reader: Reader[Any], meaning: str) -> None:
+        self.reader = reader
+        self.meaning = meaning
+
+
+Keys = Mapping[str, Key]
+
+
+def takes(schema: Schema) -> Callable[[Callable[[At, object], T | None]], Reader[T]]:
+    """Makes a function the reader of the values that `schema` describes."""
+    return lambda read: Reader(read, schema)
+
+
+def unread(schema: Schema) -> Reader[object]:
     """The value as it stands: what it may be depends on other keys, and is checked with them."""
-    return value
+    return Reader(lambda at, value: value, schema)
 
 
+@takes({"type": "object"})
 def table(at: At, value: object) -> dict[str, Any] | None:
     """A table as it stands, for readers that look at its keys themselves."""
     if isinstance(value, dict):
@@ -94,6 +131,7 @@ def table(at: At, value: object) -> dict[str, Any] | None:
     return _expected(at, "a table", value)
 
 
+@takes({"type": "string"})
 def text(at: At, value: object) -> str | None:
     """Any text; NUL can't be handed to a process, and is refused wherever it stands."""
     if not isinstance(value, str):
@@ -105,6 +143,10 @@ def text(at: At, value: object) -> str | None:
     return value
 
 
+_FILLED = {"type": "string", "pattern": r"\S"}
+
+
+@takes(_FILLED)
 def filled_text(at: At, value: object) -> str | None:
     """Text that isn't empty."""
     found = text(at, value)
@@ -113,6 +155,7 @@ def filled_text(at: At, value: object) -> str | None:
     return _expected(at, "text", value)
 
 
+@takes({"type": "boolean"})
 def flag(at: At, value: object) -> bool | None:
     """true or false."""
     return value if isinstance(value, bool) else _expected(at, "true or false", value)
@@ -120,7 +163,10 @@ def flag(at: At, value: object) -> bool | None:
 
 def integer(least: int = -_INT64 - 1, most: int = _INT64) -> Reader[int]:
     """An integer from `least` to `most`."""
+    # TOML's integers have 64 bits anyway, and many a JSON reader's have less.
+    bounds = {"minimum": least, "maximum": most}
 
+    @takes({"type": "integer", **{word: bound for word, bound in bounds.items() if abs(bound) < _INT64}})
     def read(at: At, value: object) -> int | None:
         if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
             return value
@@ -134,6 +180,7 @@ def integer(least: int = -_INT64 - 1, most: int = _INT64) -> Reader[int]:
 def number(least: float) -> Reader[float]:
     """A finite number of `least` or more."""
 
+    @takes({"type": "number", "minimum": least})
     def read(at: At, value: object) -> float | None:
         if isinstance(value, int | float) and not isinstance(value, bool) and least <= value < math.inf:
             return float(min(value, 1e18))
@@ -142,6 +189,15 @@ def number(least: float) -> Reader[float]:
     return read
 
 
+_DURATION = {
+    "type": ["string", "number"],
+    "pattern": PATTERN,
+    "minimum": 0,
+    "maximum": LONGEST // timedelta(seconds=1),
+}
+
+
+@takes(_DURATION)
 def duration(at: At, value: object) -> timedelta | None:
     """A duration; 0 is one."""
     try:
@@ -154,6 +210,7 @@ def duration(at: At, value: object) -> timedelta | None:
 def some_time(least: timedelta = timedelta(microseconds=1)) -> Reader[timedelta]:
     """A duration of `least` or more; without it, of more than 0."""
 
+    @takes({**_DURATION, "minimum": least.total_seconds()})
     def read(at: At, value: object) -> timedelta | None:
         found = duration(at, value)
         if found is None or found >= least:
@@ -167,6 +224,7 @@ def some_time(least: timedelta = timedelta(microseconds=1)) -> Reader[timedelta]
 def size(most: int) -> Reader[int]:
     """A number of bytes from 1 to `most`: an integer, or text like `10MiB`."""
 
+    @takes({"type": ["string", "integer"], "pattern": rf"^\s*{_SIZE}\s*$", "minimum": 1, "maximum": most})
     def read(at: At, value: object) -> int | None:
         count = value
         if isinstance(value, str) and (match := re.fullmatch(_SIZE, value.strip())):
@@ -183,6 +241,7 @@ def size(most: int) -> Reader[int]:
 def one_of(*words: str) -> Reader[str]:
     """One of these words."""
 
+    @takes({"enum": list(words)})
     def read(at: At, value: object) -> str | None:
         if isinstance(value, str) and value in words:
             return value
@@ -195,6 +254,7 @@ def one_of(*words: str) -> Reader[str]:
 def list_of(element: Reader[T], *, filled: bool = False) -> Reader[tuple[T, ...]]:
     """A list, each element read by `element`; `filled`: of one or more."""
 
+    @takes({"type": "array", "items": element.schema, **({"minItems": 1} if filled else {})})
     def read(at: At, value: object) -> tuple[T, ...] | None:
         if not isinstance(value, list):
             return _expected(at, "a list", value)
@@ -208,24 +268,39 @@ def list_of(element: Reader[T], *, filled: bool = False) -> Reader[tuple[T, ...]
     return read
 
 
+_CODES = list_of(integer(0, 255), filled=True)
+
+
+@takes(_CODES.schema)
 def exit_codes(at: At, value: object) -> frozenset[int] | None:
     """A list of exit codes."""
-    codes = list_of(integer(0, 255), filled=True)(at, value)
+    codes = _CODES(at, value)
     return None if codes is None else frozenset(codes)
 
 
+_TEXTS = list_of(text, filled=True)
+
+
+@takes(_TEXTS.schema)
 def argv(at: At, value: object) -> tuple[str, ...] | None:
     """An argument vector: a list of texts, of which the first, the program, isn't empty."""
     if isinstance(value, str):
         at.wrong(f'expected a list of arguments like ["curl", "-fsSL"], got {shown(value)}; a shell line is a script')
         return None
-    found = list_of(text, filled=True)(at, value)
+    found = _TEXTS(at, value)
     if found and not found[0].strip():
         at[0].wrong("the program's name is empty")
         return None
     return found
 
 
+@takes(
+    {
+        "type": "object",
+        "propertyNames": {"pattern": r"^[^=\x00]+$"},
+        "additionalProperties": {"type": "string"},
+    }
+)
 def environment(at: At, value: object) -> dict[str, str] | None:
     """Variables. What they hold may be secret, and is in no message."""
     found = table(at, value)
@@ -245,6 +320,7 @@ def environment(at: At, value: object) -> dict[str, str] | None:
     return found if sound else None
 
 
+@takes(_FILLED)
 def path(at: At, value: object) -> Path | None:
     """A path; relative ones are of the file's folder, and `~` is the user's. Symbolic links stay as they are."""
     found = filled_text(at, value)
@@ -257,6 +333,7 @@ def path(at: At, value: object) -> Path | None:
         return None
 
 
+@takes(_FILLED)
 def program(at: At, value: object) -> Path | None:
     """A path to a program, or its bare name (`python3.12`), which is left to PATH."""
     if isinstance(value, str) and value.strip() and "/" not in value and "\0" not in value:
@@ -264,6 +341,7 @@ def program(at: At, value: object) -> Path | None:
     return path(at, value)
 
 
+@takes(_FILLED)
 def timezone(at: At, value: object) -> str | None:
     """The name of an IANA time zone that this machine knows."""
     name = filled_text(at, value)
@@ -278,6 +356,8 @@ def timezone(at: At, value: object) -> str | None:
     return name
 
 
+# An editor takes TOML's dates and times for text like that.
+@takes({"type": "string", "pattern": r"^\s*[0-9]{4}"})
 def instant(at: At, value: object) -> datetime | None:
     """A date and time, as TOML's own or as ISO text. Without an offset it stays naive: its zone is read elsewhere."""
     expected = "a date and time like 2026-03-29T02:30:00+02:00"
@@ -309,6 +389,7 @@ def in_utc(at: At, value: datetime, zone_name: str) -> datetime | None:
     return found
 
 
+@takes({"type": "string", "pattern": f"^{_NAME}$", "maxLength": _LONGEST_NAME})
 def name(at: At, value: object) -> str | None:
     """The name of a job, queue, pipeline or schedule."""
     if not isinstance(value, str):

@@ -21,6 +21,10 @@ _UNITS_US = {
 # Patterns here are compiled at their first use: at import they would cost every command a millisecond each.
 _PART = r"([0-9]+(?:\.[0-9]+)?)(ms|us|w|d|h|m|s)\s*"
 _PLAIN = r"[0-9]+(?:\.[0-9]+)?"
+_PARTS = "".join(rf"(?:{_PLAIN}{unit}\s*)?" for unit in _UNITS_US)
+PATTERN = rf"^\s*(?:{_PLAIN}|(?=[0-9]){_PARTS})\s*$"
+"""The texts that `parse_duration` takes, but for how long they are: a regular expression, for whoever can't call it."""
+
 _EXPECTED = 'expected a duration like "15s", "10m", "1h30m" or "7d", or a number of seconds'
 
 

@@ -80,6 +80,17 @@ def test_what_init_writes_is_right_and_its_jobs_run(project: Project) -> None:
             project.reaches(project.enqueue(name), "succeeded")
 
 
+def test_the_schema_needs_nothing_and_is_a_file_for_editors(project: Project) -> None:
+    said = project.cli("schema")
+    assert said.json["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert {"jobs", "pipelines", "schedules"} <= said.json["properties"].keys()
+    assert said.raw.endswith(b"\n}\n"), "a document with line ends, for people to read"
+    assert said.raw.isascii()
+    assert not said.err
+    assert project.cli("schema", "--json").raw == said.raw
+    assert list(project.dir.iterdir()) == []
+
+
 def test_init_leaves_a_file_alone_that_is_there(project: Project) -> None:
     project.write("# mine\n")
     result = project.cli("init", code=1)

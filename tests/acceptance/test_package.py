@@ -64,4 +64,4 @@ def test_enqueue_loads_neither_huey_nor_what_draws_tables(project: Project, inst
     loaded = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "hueyctl.app.enqueue" in loaded
     assert not loaded & {"huey", "rich", "cronsim", "asyncio", "pydantic", "zoneinfo", "hashlib"}
-    assert not loaded & {"hueyctl.engine.worker", "hueyctl.process.client"}
+    assert not loaded & {"hueyctl.engine.worker", "hueyctl.process.client", "hueyctl.config.schema"}

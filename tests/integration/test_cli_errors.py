@@ -114,6 +114,7 @@ def test_without_a_file_init_is_named_and_makes_one(shell: Shell) -> None:
     said = shell.type("jobs", code=2).err
     assert said.startswith("jobs.toml: there is none in "), "every line about the file begins with its name"
     assert "hueyctl init" in said
+    assert shell.type("schema").raw == shell.type("schema", "--json").raw
     assert shell.type("init").out == "wrote jobs.toml\n"
     assert shell.type("check").out.endswith(" jobs, ok\n")
     assert "is there already" in shell.type("init", code=1).err

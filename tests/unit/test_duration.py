@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hueyctl.model.duration import LONGEST, format_duration, parse_duration
+from hueyctl.model.duration import LONGEST, PATTERN, format_duration, parse_duration
 
 durations = st.timedeltas(min_value=timedelta(0), max_value=LONGEST)
 
@@ -83,6 +84,20 @@ def test_a_negative_or_absurd_duration_is_named_as_such() -> None:
 @given(durations)
 def test_showing_a_duration_and_reading_it_back_gives_the_same(value: timedelta) -> None:
     assert parse_duration(format_duration(value)) == value
+
+
+parts = st.tuples(st.sampled_from(["1", "2.5", "1.", ""]), st.sampled_from(["w", "h", "m", "ms", "us", "-", ""]))
+spaced = st.tuples(parts.map("".join), st.sampled_from(["", " "])).map("".join)
+
+
+@given(st.lists(spaced, max_size=3).map("".join))
+def test_the_pattern_takes_what_is_read(text: str) -> None:
+    try:
+        parse_duration(text)
+        read = True
+    except ValueError:
+        read = False
+    assert read == bool(re.fullmatch(PATTERN, text))
 
 
 @given(st.text(max_size=12))

@@ -150,6 +150,12 @@ def test_json_is_one_document_a_line_and_carries_its_schema(pipe: Terminal) -> N
     assert pipe.written.getvalue() == b'{"schema":1,"runs":[]}\n{"schema":1,"runs":[1]}\n'
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_content_is_shown_as_it_is_whatever_was_asked_for(pipe: Terminal, as_json: bool) -> None:
+    Screen(pipe, as_json=as_json).show(Answer(content=b'{\n  "type": "object"\n}\n'))
+    assert pipe.written.getvalue() == b'{\n  "type": "object"\n}\n'
+
+
 def test_an_error_beside_an_answer_gives_its_exit_code(pipe: Terminal, capfd: pytest.CaptureFixture[str]) -> None:
     answers = [Answer(blocks=[Line("a")], errors=[Refused("no")]), Answer(blocks=[Line("b")])]
     assert Screen(pipe, as_json=False).show(answers) == 1

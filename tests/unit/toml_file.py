@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from editor import underlined
 
 from hueyctl.config.load import parse
 from hueyctl.errors import ConfigError
@@ -19,9 +20,14 @@ class Toml:
         self.dir = path.parent
 
     def read(self, text: str, **environ: str) -> Project:
-        """The definitions in a file of this text, things that aren't built yet included."""
+        """The definitions in a file of this text, things that aren't built yet included.
+
+        What is read is right, so an editor that knows the schema must not underline it.
+        """
         self.path.write_text(text, encoding="utf-8")
-        return parse(self.path, environ=environ)
+        project = parse(self.path, environ=environ)
+        assert underlined(text) == []
+        return project
 
     def problems(self, text: str, **environ: str) -> list[str]:
         """What is wrong with a file of this text, without its name; at least something must be."""
