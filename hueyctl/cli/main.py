@@ -48,6 +48,7 @@ COMMANDS = {
     "schedule": "schedule:schedule",
     "events": "events:events",
     "graph": "pipeline:graph",
+    "stats": "stats:stats",
     "doctor": "upkeep:doctor",
     "prune": "upkeep:prune",
     "backup": "upkeep:backup",

@@ -45,6 +45,14 @@ def size(count: int) -> str:
     raise AssertionError
 
 
+def rate(per_hour: float) -> str:
+    """`7.5/s`, `12/min`, `3/h`, `0.5/d`: in the shortest of these units that one of them happens in."""
+    for unit, hours in (("s", 1 / 3600), ("min", 1 / 60), ("h", 1.0), ("d", 24.0)):
+        if per_hour * hours >= 1 or unit == "d":
+            return f"{per_hour * hours:,.{1 if per_hour * hours < 100 else 0}f}".removesuffix(".0") + f"/{unit}"
+    raise AssertionError
+
+
 def short(id: str | None) -> str:
     """The first 8 of an id."""
     return (id or "")[:SHORT]

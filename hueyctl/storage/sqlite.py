@@ -26,6 +26,7 @@ from hueyctl.storage.store import (
     Exchange,
     Fired,
     Firing,
+    JobStats,
     Line,
     LockHolder,
     Pause,
@@ -209,6 +210,11 @@ class SqliteStore:
 
     def last_seq(self) -> int:
         return reading.last_seq(self.database)
+
+    def stats(self, *, since: datetime, until: datetime, job: str | None = None) -> list[JobStats]:
+        from hueyctl.storage import stats
+
+        return stats.stats(self.database, since=since, until=until, job=job)
 
     def lines(self) -> list[Line]:
         return reading.lines(self.database)

@@ -247,6 +247,45 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
+class Spread(msgspec.Struct, frozen=True):
+    """How long many things lasted, in seconds: half of them no longer than `p50`, 95 of 100 no longer than `p95`.
+
+    Each is one that was measured, by the nearest rank: the shortest that so many of them don't exceed.
+    """
+
+    p50: float
+    p95: float
+    max: float
+
+
+class JobStats(msgspec.Struct, frozen=True, kw_only=True):
+    """How the runs of a job ended in some time, and how long they took. `job` None: all jobs together.
+
+    `other` are those that were revoked, expired or skipped; `retried` are attempts that failed and were followed by
+    another, `lost` those whose worker died. `waited` is from when a run was due to the start of its last attempt,
+    `took` from there to its end; None: none of them started, or none is kept that did.
+    """
+
+    job: str | None
+    succeeded: int = 0
+    failed: int = 0
+    other: int = 0
+    retried: int = 0
+    lost: int = 0
+    waited: Spread | None = None
+    took: Spread | None = None
+
+    @property
+    def ended(self) -> int:
+        """How many runs ended, in whatever state."""
+        return self.succeeded + self.failed + self.other
+
+    @property
+    def failure_rate(self) -> float | None:
+        """Which part of the runs that ended by themselves failed; None: there was none."""
+        return self.failed / (self.succeeded + self.failed) if self.succeeded + self.failed else None
+
+
 class Store(Protocol):
     """One store, opened. Not for use by two threads at once; each thread opens its own."""
 
@@ -383,6 +422,14 @@ class Store(Protocol):
 
     def last_seq(self) -> int:
         """The seq of the newest event ever written, pruned ones included; 0 before the first."""
+
+    def stats(self, *, since: datetime, until: datetime, job: str | None = None) -> list[JobStats]:
+        """How runs ended from `since` to before `until`, by the event log: a line for each job of which an attempt did,
+        by name, and one for all of them at last. Pipelines have none, unless `job` is one: then it is of its own runs.
+
+        Reads the events of that time alone, a page at a time; what was recorded while the clock was set back by more
+        than a minute may be missed. How long runs waited is known of those that are still kept.
+        """
 
     def lines(self) -> list[Line]:
         """Counts of live runs by queue, job and state."""

@@ -108,6 +108,15 @@ def test_the_cost_does_not_depend_on_how_many_runs_there_are(
     assert many <= few * 1.1 + 20, f"{few} steps at {FEW} runs, {many} at {MANY}"
 
 
+def test_statistics_read_what_is_of_their_time_alone(stores: tuple[SqliteStore, SqliteStore]) -> None:
+    """Where that begins is found by halving: 200 times as many events are eight halvings more."""
+    later = NOW + timedelta(days=1)
+    few, many = (
+        steps(store, lambda store: store.stats(since=later, until=later + timedelta(days=1))) for store in stores
+    )
+    assert many <= few + 8 * 60, f"{few} steps at {FEW} runs, {many} at {MANY}"
+
+
 @pytest.mark.parametrize(
     ("sql", "index"),
     [

@@ -593,8 +593,31 @@ def test_no_read_keeps_the_log_from_being_cut(path: Path, store: SqliteStore) ->
         reader.next_up(limit=3)
         reader.runs(RunFilter(states=(RunState.QUEUED,)), limit=3)
         reader.lines()
+        reader.stats(since=NOW, until=NOW + timedelta(days=1))
         store.checkpoint()
         assert path.with_name("queue.db-wal").stat().st_size == 0
+
+
+def test_statistics_are_gathered_page_by_page_over_gaps_in_the_numbers(
+    path: Path, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.register(worker(), now=NOW)
+    for gap in (0, 1, 2, 3, 4, 5, 1_000_000, 0):
+        store.accept([new()], by="b", now=NOW)
+        (claim,) = store.exchange([], WANT, now=NOW).claims
+        done = Settlement(n=claim.run.n, token=claim.token, verdict=Done(), outcome=Exited(0), ended_at=NOW)
+        store.exchange([done], None, now=NOW)
+        with store.database.write(durable=False):
+            store.database.run("UPDATE events SET seq = seq + ? WHERE seq = (SELECT max(seq) FROM events)", gap)
+    for page in range(1, 7):
+        monkeypatch.setattr("hueyctl.storage.stats.PAGE", page)
+        said: list[str] = []
+        with closing(open_store(path, read_only=True)) as reader:
+            reader.database.connection.set_trace_callback(said.append)
+            [_, total] = reader.stats(since=NOW, until=NOW + timedelta(seconds=1))
+            reader.database.connection.set_trace_callback(None)
+        assert total.succeeded == 8
+        assert len([sql for sql in said if "INSERT INTO temp.ends" in sql]) <= 30, "gaps are not read page by page"
 
 
 # -- where a store may lie --------------------------------------------------------------------------------------------

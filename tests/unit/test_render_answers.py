@@ -11,7 +11,7 @@ import pytest
 
 from hueyctl.cli.answer import Answer, Facts, Line, Lines, Raw, Table
 from hueyctl.cli.render import Screen, report
-from hueyctl.cli.words import count, size
+from hueyctl.cli.words import count, rate, size
 from hueyctl.errors import ConfigError, NotFound, Refused, RunFailed
 
 EVIL = "\x1b[31m[red]x[/red]"
@@ -198,3 +198,11 @@ def test_sizes_are_short(number: int, shown: str) -> None:
 
 def test_counts_are_english() -> None:
     assert [count(1, "run"), count(2, "run")] == ["1 run", "2 runs"]
+
+
+@pytest.mark.parametrize(
+    ("per_hour", "shown"),
+    [(0, "0/d"), (0.02, "0.5/d"), (1, "1/h"), (59, "59/h"), (90, "1.5/min"), (3600, "1/s"), (5_400_000, "1,500/s")],
+)
+def test_rates_are_in_a_unit_that_one_happens_in(per_hour: float, shown: str) -> None:
+    assert rate(per_hour) == shown

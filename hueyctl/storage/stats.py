@@ -1,0 +1,126 @@
+"""How runs ended, counted from the event log.
+
+The log and not the runs, for it is kept as long for each: where runs that succeeded are pruned after a week and failed
+ones after a month, nearly all that is left of a month has failed.
+
+No read lasts: the events of some time are gathered page by page into a table of the connection's own, which is on the
+disk as far as it is large, and all that takes longer is asked of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final
+
+from hueyctl.storage.database import Database
+from hueyctl.storage.rows import micros
+from hueyctl.storage.store import JobStats, Spread
+
+# So many numbers of events are read at once: some tens of milliseconds.
+PAGE: Final = 20_000
+# Events stand in the order of their commits. What a clock that was set back, or a writer that waited for the lock, puts
+# out of the order of time by less than this is found all the same.
+CLOCK_MARGIN_US: Final = 60_000_000
+
+NEXT: Final = "SELECT seq, time FROM events WHERE seq > ? ORDER BY seq LIMIT 1"
+BOUNDS: Final = "SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events)"  # SQLite walks for both in one
+
+# Times are in microseconds; `how` is the state in which a run ended, or 'retried' or 'lost'.
+MAKE: Final = "CREATE TEMP TABLE ends (job TEXT NOT NULL, how TEXT, waited INTEGER, took INTEGER)"
+INDEXES: Final = (
+    "CREATE INDEX temp.ends_took ON ends (took)",
+    "CREATE INDEX temp.ends_waited ON ends (waited)",
+    "CREATE INDEX temp.ends_of_job_took ON ends (job, took)",
+    "CREATE INDEX temp.ends_of_job_waited ON ends (job, waited)",
+)
+DROP: Final = "DROP TABLE IF EXISTS temp.ends"
+
+_TERMINAL: Final = "('succeeded', 'failed', 'revoked', 'expired', 'skipped')"
+_ENDS: Final = "('complete', 'failed', 'revoked', 'expired', 'skipped')"
+# The end of an attempt tells how long it took, and comes before the end of its run: only 'complete' is both. A
+# pipeline's own run has no attempts; of a run that has begun again since, the times are another attempt's.
+GATHER: Final = f"""
+INSERT INTO temp.ends
+SELECT event.job,
+    CASE WHEN event.type IN {_ENDS} THEN event.state WHEN event.type = 'retrying' THEN 'retried'
+         WHEN event.type = 'lost' THEN 'lost' END,
+    CASE WHEN event.type IN {_ENDS} AND run.started_at >= run.due_at THEN run.started_at - run.due_at END,
+    CASE WHEN event.pipeline = event.run THEN run.finished_at - run.started_at
+         WHEN event.state IN {_TERMINAL} THEN CAST(round(json_extract(event.data, '$.duration_s') * 1e6) AS INTEGER) END
+FROM main.events AS event LEFT JOIN main.runs AS run
+    ON run.n = event.n AND run.id = event.run AND run.attempt = coalesce(event.attempt, 0)
+    AND run.finished_at IS NOT NULL
+WHERE event.seq > ?1 AND event.seq <= ?2 AND event.time >= ?3 AND event.time < ?4 AND event.run IS NOT NULL
+    AND (event.type IN {_ENDS} OR event.type IN ('retrying', 'lost')
+        OR (event.type IN ('error', 'timeout', 'canceled', 'interrupted') AND event.state IN {_TERMINAL}))
+    AND CASE WHEN ?5 IS NULL THEN event.pipeline IS NOT event.run ELSE event.job = ?5 END
+"""
+
+COUNTED: Final = ("succeeded", "failed", "other", "retried", "lost")
+COUNTS: Final = """
+SELECT job, sum(how = 'succeeded'), sum(how = 'failed'), sum(how IN ('revoked', 'expired', 'skipped')),
+    sum(how = 'retried'), sum(how = 'lost')
+FROM temp.ends WHERE how IS NOT NULL GROUP BY job ORDER BY job
+"""
+
+
+def stats(database: Database, *, since: datetime, until: datetime, job: str | None) -> list[JobStats]:
+    """`Store.stats`."""
+    with _gathered(database, micros(since), micros(until), job):
+        rows = database.all(COUNTS)
+        total = (None, *(sum(row[column] for row in rows) for column in range(1, 1 + len(COUNTED))))
+        return [
+            JobStats(
+                job=job,
+                **dict(zip(COUNTED, counts, strict=True)),
+                waited=_spread(database, job, "waited"),
+                took=_spread(database, job, "took"),
+            )
+            for job, *counts in (*rows, total)
+        ]
+
+
+@contextmanager
+def _gathered(database: Database, since: int, until: int, job: str | None) -> Iterator[None]:
+    """In the block `temp.ends` has what ended in that time, in order of each of its times."""
+    database.run(DROP)
+    database.run(MAKE)
+    try:
+        after, last = _seq_before(database, since - CLOCK_MARGIN_US), _seq_before(database, until + CLOCK_MARGIN_US)
+        while after < last:
+            database.run(GATHER, after, min(after + PAGE, last), since, until, job)
+            found = database.one(NEXT, after + PAGE)  # numbers have gaps: of a million after a crash of the machine
+            after = last if found is None else found[0] - 1
+        for index in INDEXES:
+            database.run(index)
+        yield
+    finally:
+        database.run(DROP)
+
+
+def _seq_before(database: Database, at: int) -> int:
+    """The number of the last event before that time (of none: one below the first), by halving: `time` has no index."""
+    low, high = database.all(BOUNDS)[0]
+    if low is None:
+        return 0
+    low -= 1
+    while low < high:
+        middle = (low + high) // 2
+        seq, time = database.all(NEXT, middle)[0]
+        low, high = (low, middle) if time >= at else (seq, high)
+    return int(low)
+
+
+def _spread(database: Database, job: str | None, times: str) -> Spread | None:
+    """Of the times in this column, for a job or for all (None)."""
+    # One condition or the other, not both in one: each has an index that gives the times in their order.
+    whose, values = ("", ()) if job is None else ("job = ? AND ", (job,))
+    where = f"FROM temp.ends WHERE {whose}{times} IS NOT NULL"
+    count = database.all(f"SELECT count(*) {where}", *values)[0][0]
+    if not count:
+        return None
+    ranks = (-(-count * percent // 100) for percent in (50, 95, 100))  # rounded up
+    at = f"SELECT {times} {where} ORDER BY {times} LIMIT 1 OFFSET ?"
+    return Spread(*(database.all(at, *values, rank - 1)[0][0] / 1e6 for rank in ranks))
