@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+from collections.abc import Sequence
 from time import monotonic
 
 from hueyctl.app.session import Session
@@ -16,14 +17,17 @@ class Watch:
     """Listens to the bell of a session's store. Made before the first look, it misses nothing after it.
 
     With `output`, the descriptor that what is found goes to, a wait ends as soon as nobody reads that any more:
-    `hueyctl events -f | head -1` is over when head is, not at the next event.
+    `hueyctl events -f | head -1` is over when head is, not at the next event. A wait also ends when there is something
+    to be read from one of `wake`.
     """
 
-    def __init__(self, session: Session, *, output: int | None = None) -> None:
+    def __init__(self, session: Session, *, output: int | None = None, wake: Sequence[int] = ()) -> None:
         self._session = session
         self._bell = Bell(session.place.bell)
         self._poll = select.poll()
         self._poll.register(self._bell.fileno(), select.POLLIN)
+        for fd in wake:
+            self._poll.register(fd, select.POLLIN)
         self._output = output
         if output is not None:
             self._poll.register(output, 0)  # errors alone
@@ -37,7 +41,8 @@ class Watch:
         self.close()
 
     def wait(self, deadline: float | None = None, *, backstop_s: float | None = None) -> bool:
-        """Sleep until the bell rings or the backstop's time has passed; False once `deadline` (monotonic) has.
+        """Sleep until the bell rings, something wakes us, or the backstop's time has passed; False once `deadline`
+        (monotonic) has.
 
         Raises:
             BrokenPipeError: nobody reads the output any more.

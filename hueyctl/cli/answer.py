@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -69,5 +69,15 @@ class Answer(msgspec.Struct, kw_only=True):
     exit_code: int = 0
 
 
-Answers = Answer | Iterable[Answer]
-"""Some commands have one answer, others give one after the other as things happen."""
+class View(msgspec.Struct, frozen=True):
+    """One answer that changes: on a terminal each of its `frames` takes the place of the one before it, for as long as
+    somebody looks; elsewhere, and as JSON, the first is all.
+
+    `frames` is called with descriptors; when there is something to be read from one, it gives the next frame at once.
+    """
+
+    frames: Callable[[Sequence[int]], Generator[Answer]]
+
+
+Answers = Answer | Iterable[Answer] | View
+"""Some commands have one answer, others give one after the other as things happen, or one that changes."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -43,28 +44,55 @@ _LONGEST_WORD = 36  # a whole id
 def drawn(table: Table) -> str:
     """The lines of this table, with the colours of its states."""
     room = shutil.get_terminal_size().columns
-    rows = [[one_line(cell) for cell in row] for row in table.rows]
-    columns = [(name.upper(), *cells) for name, *cells in zip(table.columns, *rows, strict=True)]
+    columns = _columns(table)
     widths = _widths(columns, room)
-    drawing = Drawing(box=None, padding=(0, len(_GAP), 0, 0), pad_edge=False, header_style="bold")
-    for name, width in zip(table.columns, widths, strict=False):
-        drawing.add_column(Text(name.upper()), no_wrap=True, overflow="ellipsis", width=width)
-    for row in rows:
-        drawing.add_row(*map(_cell, table.columns[: len(widths)], row))
     # Drawn into memory: the screen writes it in one piece with everything else.
     screen = io.StringIO()
-    no_color = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    width = max(room, sum(widths) + len(_GAP) * len(widths))
-    console = Console(file=screen, force_terminal=True, width=width, highlight=False, no_color=no_color)
+    console = console_on(screen)
+    console.width = max(room, _whole(widths))
     if table.title:
         console.print(Text(table.title, style="bold"))
-    console.print(drawing)
+    console.print(_grid(table, columns, widths))
     lines = [line.rstrip() for line in screen.getvalue().splitlines()]
     if len(widths) < len(columns):
-        first = len(lines) - len(rows)
-        for number, row in enumerate(rows, first):
-            lines[number] += f"\n{_GAP}{_cut(row[-1], room - len(_GAP))}" if row[-1] else ""
+        first = len(lines) - len(table.rows)
+        for number, text in enumerate(columns[-1][1:], first):
+            lines[number] += f"\n{_GAP}{_cut(text, room - len(_GAP))}" if text else ""
     return "".join(f"{line}\n" for line in lines)
+
+
+def grid(table: Table, room: int) -> Drawing:
+    """The table, for a screen of that width which cuts lines: no text of it has a line of its own."""
+    columns = _columns(table)
+    return _grid(table, columns, _fitted([max(map(cell_len, cells)) for cells in columns], map(_least, columns), room))
+
+
+def console_on(file: TextIO) -> Console:
+    """A terminal to draw on, in colour unless the environment says no."""
+    no_color = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+    return Console(file=file, force_terminal=True, highlight=False, no_color=no_color)
+
+
+def _columns(table: Table) -> list[Sequence[str]]:
+    """Each column with its name, harmless."""
+    rows = [[one_line(cell) for cell in row] for row in table.rows]
+    return [(name.upper(), *cells) for name, *cells in zip(table.columns, *rows, strict=True)]
+
+
+def _grid(table: Table, columns: Sequence[Sequence[str]], widths: Sequence[int]) -> Drawing:
+    """As many of these columns as there are widths for."""
+    # With a width of its own it isn't squeezed into less, words and all.
+    width = _whole(widths)
+    drawing = Drawing(box=None, padding=(0, len(_GAP), 0, 0), pad_edge=False, header_style="bold", width=width)
+    for (name, *_), width in zip(columns, widths, strict=False):
+        drawing.add_column(Text(name), no_wrap=True, overflow="ellipsis", width=width)
+    for row in zip(*(cells[1:] for cells in columns[: len(widths)]), strict=True):
+        drawing.add_row(*map(_cell, table.columns, row))
+    return drawing
+
+
+def _whole(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
@@ -73,7 +101,7 @@ def _widths(columns: Sequence[Sequence[str]], room: int) -> list[int]:
     least = [_least(cells) for cells in columns]
     last = max(cell_len(columns[-1][0]), _SHORTEST_TEXT)
     widths = _fitted(natural, [*least[:-1], last], room)
-    if len(widths) == 1 or sum(widths) + len(_GAP) * (len(widths) - 1) <= room:
+    if len(widths) == 1 or _whole(widths) <= room:
         return widths
     return _fitted(natural[:-1], least[:-1], room)
 
@@ -84,8 +112,9 @@ def _least(cells: Sequence[str]) -> int:
     return max(_SHORTEST_TEXT, min(_LONGEST_WORD, max(words, default=0)))
 
 
-def _fitted(widths: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+def _fitted(widths: Sequence[int], least: Iterable[int], room: int) -> list[int]:
     """These widths, cut at the highest level at which they and their gaps fit into `room`; but none below its least."""
+    least = list(least)
     room -= len(_GAP) * (len(widths) - 1)
     for level in range(room, 0, -1):
         fitted = [min(width, max(floor, level)) for width, floor in zip(widths, least, strict=True)]

@@ -21,18 +21,26 @@ from hueyctl.app.detail import (
     run_detail,
 )
 from hueyctl.app.finding import find_run
-from hueyctl.app.overview import SHOWN, Overview, Progress, QueueState, overview
-from hueyctl.app.public import PublicRun
+from hueyctl.app.overview import SHOWN, Overview, overview
 from hueyctl.app.schedules import ScheduleView, public_schedule, schedule_detail, schedules, upcoming
 from hueyctl.app.session import Session
 from hueyctl.app.why import brief
 from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Table
+from hueyctl.cli.overview import (
+    next_up_table,
+    overview_document,
+    overview_notes,
+    pauses_table,
+    queues_table,
+    running_table,
+    shown_progress,
+)
 from hueyctl.cli.params import declared_params, given_params
 from hueyctl.cli.pipeline import pipeline_answer, pipeline_run_answer
 from hueyctl.cli.runs import runs_table
 from hueyctl.cli.schedule import schedule_answer, schedules_table, slots_blocks, slots_table
 from hueyctl.cli.settings import settings
-from hueyctl.cli.words import age, as_text, beginning, count, moment, short, size, took
+from hueyctl.cli.words import as_text, beginning, count, moment, short, size
 from hueyctl.cli.worker import workers_table
 from hueyctl.errors import StoreMissing
 from hueyctl.model.definition import CommandBody, Job, PythonBody, ScriptBody
@@ -81,74 +89,20 @@ def _with_slots(answer: Answer, session: Session, name: str, now: datetime) -> A
 
 
 def _overview(seen: Overview, slots: Sequence[tuple[datetime, ScheduleView]], now: datetime) -> Answer:
-    document = {
-        "queues": seen.queues,
-        "running": seen.running,
-        "progress": seen.progress,
-        "next_up": seen.next_up,
-        "next_slots": [
-            {
-                "schedule": view.schedule.name,
-                "job": view.schedule.target if view.schedule.target_kind == "job" else None,
-                "pipeline": view.schedule.target if view.schedule.target_kind == "pipeline" else None,
-                "slot": at,
-                "paused": view.pause is not None,
-            }
-            for at, view in slots
-        ],
-        "recent_failures": seen.recent_failures,
-        "workers": [each.public() for each in seen.workers],
-        "pauses": seen.pauses,
-    }
-    blocks: list[Block] = []
-    if seen.queues:
-        columns = ("queue", "queued", "scheduled", "waiting", "running", "held", "served")
-        blocks.append(Table(columns, [_queue_row(queue) for queue in seen.queues], "queues"))
-    if seen.running:
-        rows = [_running_row(run, seen.progress.get(run.id), now) for run in seen.running]
-        blocks.append(Table(("run", "job", "attempt", "for", "worker", "progress"), rows, "running"))
-    if seen.next_up:
-        rows = [
-            (short(run.id), run.job, run.state.value, run.queue, str(run.priority), age(run.due_at, now))
-            for run in seen.next_up
-        ]
-        blocks.append(Table(("run", "job", "state", "queue", "priority", "due"), rows, "next up"))
-    if slots:
-        blocks.append(slots_table(slots, now, "next slots"))
-    if seen.recent_failures:
-        blocks.append(runs_table(seen.recent_failures, now, "recent failures"))
-    if seen.workers:
-        blocks.append(workers_table(seen.workers, now, "workers"))
-    if seen.pauses:
-        rows = [(each.kind, each.name, each.by, age(each.at, now), each.note or "") for each in seen.pauses]
-        blocks.append(Table(("paused", "name", "by", "since", "note"), rows, "paused"))
-    notes = [
-        f'no live worker serves the queue "{queue.name}", where {queue.queued + queue.scheduled} wait'
-        for queue in seen.queues
-        if not queue.served and queue.queued + queue.scheduled
+    tables = [
+        queues_table(seen),
+        running_table(seen, now),
+        next_up_table(seen, now),
+        slots_table(slots, now, "next slots"),
+        runs_table(seen.recent_failures, now, "recent failures"),
+        workers_table(seen.workers, now, "workers"),
+        pauses_table(seen, now),
     ]
-    if not any(each.alive for each in seen.workers):
-        notes.append("no worker is running: `hueyctl worker start` starts one")
-    return Answer(documents=[msgspec.to_builtins(document)], blocks=blocks or [Line("nothing is live")], notes=notes)
-
-
-def _queue_row(queue: QueueState) -> tuple[str, ...]:
-    served = "yes" if queue.served else "by no live worker"
-    counts = map(str, (queue.queued, queue.scheduled, queue.waiting, queue.running, queue.held))
-    return (queue.name, *counts, f"{served}, paused" if queue.paused else served)
-
-
-def _running_row(run: PublicRun, progress: Progress | None, now: datetime) -> tuple[str, ...]:
-    return (short(run.id), run.job, str(run.attempt), took(run, now), run.worker or "", _progress(progress))
-
-
-def _progress(progress: Progress | None) -> str:
-    if progress is None:
-        return ""
-    if progress.done is None or progress.total is None:
-        return progress.text
-    part = f" ({progress.done / progress.total:.0%})" if progress.total else ""
-    return f"{progress.done:g}/{progress.total:g}{part} {progress.text}".rstrip()
+    return Answer(
+        documents=[overview_document(seen, slots)],
+        blocks=[table for table in tables if table.rows] or [Line("nothing is live")],
+        notes=overview_notes(seen),
+    )
 
 
 def _run(detail: RunDetail, now: datetime) -> Answer:
@@ -189,7 +143,7 @@ def _facts(detail: RunDetail, now: datetime) -> list[tuple[str, str]]:
         ("reason", run.reason or ""),
         ("error", run.error if run.error and run.error != run.reason else ""),
         ("exit code", as_text(run.exit_code)),
-        ("progress", _progress(detail.progress)),
+        ("progress", shown_progress(detail.progress)),
         ("queue", f"{run.queue}, priority {run.priority}"),
         ("attempt", str(run.attempt)),
         ("retries left", as_text(run.retries_left)),

@@ -48,6 +48,7 @@ COMMANDS = {
     "schedule": "schedule:schedule",
     "events": "events:events",
     "graph": "pipeline:graph",
+    "top": "top:top",
     "stats": "stats:stats",
     "doctor": "upkeep:doctor",
     "prune": "upkeep:prune",

@@ -5,14 +5,16 @@ Nothing that users or jobs wrote reaches a terminal raw; rich is imported only w
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Any, BinaryIO, TextIO
 
 import msgspec
 
 from hueyctl.app.public import SCHEMA
-from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Raw, Table
+from hueyctl.cli.answer import Answer, Answers, Block, Facts, Line, Lines, Raw, Table, View
 from hueyctl.cli.harmless import Decoder, json_text, one_line
 from hueyctl.errors import ConfigError, HueyctlError, Refused, RunFailed
 
@@ -22,19 +24,29 @@ class Screen:
 
     def __init__(self, stdout: TextIO, *, as_json: bool) -> None:
         self._as_json = as_json
+        self._stdout = stdout
         self._out: BinaryIO = stdout.buffer
         self.is_terminal = stdout.isatty()
         self._decoders: dict[str, Decoder] = {}
         self._source = ""
         self._at_line_start = True
 
-    def show(self, answers: Answer | Iterable[Answer]) -> int:
-        """Show each answer as it comes; returns the exit code. What was shown is out when the next one is asked for.
+    def show(self, answers: Answers) -> int:
+        """Show each answer as it comes, or a view until it is left; returns the exit code. What was shown is out when
+        the next one is asked for.
 
         Raises:
             BrokenPipeError: nobody reads any more.
             Refused: stdout can't be written.
         """
+        if isinstance(answers, View):
+            if self.is_terminal and not self._as_json and os.environ.get("TERM") != "dumb":
+                from hueyctl.cli.live import live  # loads rich
+
+                live(answers, self._stdout)
+                return 0
+            with closing(answers.frames(())) as frames:
+                answers = next(frames)
         exit_code = 0
         each = iter((answers,)) if isinstance(answers, Answer) else iter(answers)
         try:

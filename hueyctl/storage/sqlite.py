@@ -22,6 +22,7 @@ from hueyctl.storage.opening import open_database
 from hueyctl.storage.store import (
     Accepted,
     DecidedSlot,
+    Ends,
     EventFilter,
     Exchange,
     Fired,
@@ -215,6 +216,11 @@ class SqliteStore:
         from hueyctl.storage import stats
 
         return stats.stats(self.database, since=since, until=until, job=job)
+
+    def ends(self, *, since: datetime, after: int | None) -> Ends:
+        from hueyctl.storage import stats
+
+        return stats.ends(self.database, since=since, after=after)
 
     def lines(self) -> list[Line]:
         return reading.lines(self.database)

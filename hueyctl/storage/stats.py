@@ -9,14 +9,17 @@ disk as far as it is large, and all that takes longer is asked of that.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
+from hueyctl.model.run import RunState
 from hueyctl.storage.database import Database
-from hueyctl.storage.rows import micros
-from hueyctl.storage.store import JobStats, Spread
+from hueyctl.storage.reading import last_seq
+from hueyctl.storage.rows import instant, micros
+from hueyctl.storage.store import Ends, JobStats, Spread
 
 # So many numbers of events are read at once: some tens of milliseconds.
 PAGE: Final = 20_000
@@ -58,6 +61,12 @@ WHERE event.seq > ?1 AND event.seq <= ?2 AND event.time >= ?3 AND event.time < ?
     AND CASE WHEN ?5 IS NULL THEN event.pipeline IS NOT event.run ELSE event.job = ?5 END
 """
 
+ENDS_BY_SECOND: Final = f"""
+SELECT time - time % 1000000, state, count(*) FROM events
+WHERE seq > ? AND seq <= ? AND time >= ? AND run IS NOT NULL AND type IN {_ENDS} AND pipeline IS NOT run
+GROUP BY 1, 2
+"""
+
 COUNTED: Final = ("succeeded", "failed", "other", "retried", "lost")
 COUNTS: Final = """
 SELECT job, sum(how = 'succeeded'), sum(how = 'failed'), sum(how IN ('revoked', 'expired', 'skipped')),
@@ -82,6 +91,18 @@ def stats(database: Database, *, since: datetime, until: datetime, job: str | No
         ]
 
 
+def ends(database: Database, *, since: datetime, after: int | None) -> Ends:
+    """`Store.ends`."""
+    counts: Counter[tuple[datetime, RunState]] = Counter()
+    last = last_seq(database)
+    if after is None:
+        after = _seq_before(database, micros(since) - CLOCK_MARGIN_US)
+    for begin, end in _pages(database, after, last):
+        for second, state, count in database.all(ENDS_BY_SECOND, begin, end, micros(since)):
+            counts[instant(second), RunState(state)] += count
+    return Ends(last, counts)
+
+
 @contextmanager
 def _gathered(database: Database, since: int, until: int, job: str | None) -> Iterator[None]:
     """In the block `temp.ends` has what ended in that time, in order of each of its times."""
@@ -89,15 +110,21 @@ def _gathered(database: Database, since: int, until: int, job: str | None) -> It
     database.run(MAKE)
     try:
         after, last = _seq_before(database, since - CLOCK_MARGIN_US), _seq_before(database, until + CLOCK_MARGIN_US)
-        while after < last:
-            database.run(GATHER, after, min(after + PAGE, last), since, until, job)
-            found = database.one(NEXT, after + PAGE)  # numbers have gaps: of a million after a crash of the machine
-            after = last if found is None else found[0] - 1
+        for begin, end in _pages(database, after, last):
+            database.run(GATHER, begin, end, since, until, job)
         for index in INDEXES:
             database.run(index)
         yield
     finally:
         database.run(DROP)
+
+
+def _pages(database: Database, after: int, last: int) -> Iterator[tuple[int, int]]:
+    """The events behind `after` up to `last`, a page after the other: behind which number it begins, and its last."""
+    while after < last:
+        yield after, min(after + PAGE, last)
+        found = database.one(NEXT, after + PAGE)  # numbers have gaps: of a million after a crash of the machine
+        after = last if found is None else found[0] - 1
 
 
 def _seq_before(database: Database, at: int) -> int:

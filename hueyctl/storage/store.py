@@ -286,6 +286,13 @@ class JobStats(msgspec.Struct, frozen=True, kw_only=True):
         return self.failed / (self.succeeded + self.failed) if self.succeeded + self.failed else None
 
 
+class Ends(msgspec.Struct, frozen=True):
+    """How many runs ended: in which second (its beginning), in which state. `seq`: that of the last event looked at."""
+
+    seq: int
+    counts: Mapping[tuple[datetime, RunState], int]
+
+
 class Store(Protocol):
     """One store, opened. Not for use by two threads at once; each thread opens its own."""
 
@@ -430,6 +437,10 @@ class Store(Protocol):
         Reads the events of that time alone, a page at a time; what was recorded while the clock was set back by more
         than a minute may be missed. How long runs waited is known of those that are still kept.
         """
+
+    def ends(self, *, since: datetime, after: int | None) -> Ends:
+        """How many runs ended from `since` on, pipelines' own aside: of all, or of those whose end is behind the event
+        `after`. It reads no other events, so that who asks again with the `seq` of the answer asks for little."""
 
     def lines(self) -> list[Line]:
         """Counts of live runs by queue, job and state."""

@@ -14,7 +14,7 @@ from scene import Opener, Scene
 
 from hueyctl.model.definition import Retention
 from hueyctl.model.outcome import Exited, Stopped
-from hueyctl.model.run import NewStep
+from hueyctl.model.run import NewStep, RunState
 from hueyctl.model.transition import Done, Final, Settlement
 from hueyctl.storage.store import EventFilter, JobStats, Spread
 
@@ -153,6 +153,41 @@ def test_steps_are_counted_with_their_jobs_and_a_pipeline_by_its_name_alone(scen
     assert {job: each.succeeded for job, each in found.items()} == {"a": 1, "b": 1, None: 2}
     whole = JobStats(job="etl", succeeded=1, waited=Spread(5, 5, 5), took=Spread(4, 4, 4))
     assert stats(scene, "etl")["etl"] == whole
+
+
+def test_ends_are_counted_by_the_second_and_those_that_are_known_not_again(scene: Scene) -> None:
+    begin = scene.now
+    run_one(scene)
+    scene.pass_time(seconds=1.5)
+    run_one(scene)
+    run_one(scene, fails=True)
+    first = scene.store.ends(since=begin, after=None)
+    second = begin + timedelta(seconds=1)
+    assert first.counts == {
+        (begin, RunState.SUCCEEDED): 1,
+        (second, RunState.SUCCEEDED): 1,
+        (second, RunState.FAILED): 1,
+    }
+    assert first.seq == scene.store.last_seq()
+    assert scene.store.ends(since=begin, after=first.seq).counts == {}
+    scene.store.revoke([scene.accept().id], kill=False, by="bob", now=scene.now)
+    later = scene.store.ends(since=begin, after=first.seq)
+    assert later.counts == {(second, RunState.REVOKED): 1}
+    assert later.seq == scene.store.last_seq()
+    assert scene.store.ends(since=scene.now, after=None).counts == {
+        (second, RunState.SUCCEEDED): 1,
+        (second, RunState.FAILED): 1,
+        (second, RunState.REVOKED): 1,
+    }
+
+
+def test_a_pipelines_own_end_is_no_end_of_a_run_more(scene: Scene) -> None:
+    begin = scene.now
+    steps = (NewStep(scene.new("a"), ()), NewStep(scene.new("b"), (0,)))
+    scene.store.accept([scene.new("etl", steps=steps)], by="alice@host", now=scene.now)
+    for _ in steps:
+        scene.succeed(scene.claim_one())
+    assert scene.store.ends(since=begin, after=None).counts == {(begin, RunState.SUCCEEDED): 2}
 
 
 def nearest(values: Sequence[float], percent: int) -> float:
