@@ -26,6 +26,7 @@ from typing import Protocol
 from hueyctl.engine.attempt import Attempt, Runner, given_back, lost, not_taken
 from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.log import WorkerLog
+from hueyctl.engine.pace import LINGER_S, Pace
 from hueyctl.engine.scheduler import Scheduler
 from hueyctl.engine.seats import Seats
 from hueyctl.errors import StoreBusy, StoreFull
@@ -42,12 +43,6 @@ PATIENCE_S = 1.0  # between tries on a full disk
 # of Python's lock with threads waiting for it: at thousands of runs a second that was a third of the time.
 BELL_EVERY_S = 0.005
 
-# Attempts that usually take less than this are waited for: one transaction for four costs little more than one for one.
-SHORT_S = 0.002
-# But no longer than this after they were handed over; then our own thread sees to what has ended, if it is as old.
-LINGER_S = 0.005
-# Attempts in threads that take less than to wake up another thread does: they may wait for each other on one.
-BRIEF_S = 0.0003
 SLACK_S = 0.001  # poll knows nothing below a millisecond
 
 Ending = tuple[Attempt | None, Settlement]
@@ -128,14 +123,11 @@ class Dispatcher:
         self._scheduler: Scheduler | None = None
         self._no_slots_until = 0.0  # monotonic: the store takes none at the moment
         self._helping = False  # it is a thread of Huey's that has the role
-        self._usual_s: dict[str, float] = {}  # what the attempts of a job take, lately
-        self._linger_until = 0.0  # monotonic: what was handed over may end by then, all of it
-        self._one_by_one = False  # what was handed over last may be performed so
+        self._pace = Pace()
         self._rung = False  # there may be something new to claim
         self._asleep_until = 0.0  # our own thread; 0: it is awake
         self._to_stop: set[str] = set()
         self._stopped_at = 0.0  # the last try
-        self._together: set[str] = set()  # the tokens of those that were handed over last and are expected back soon
         self._looked_at = self._rang_at = 0.0
         self._unannounced: bytes | None = None
         self._wake_r, self._wake_w = os.pipe()
@@ -155,10 +147,7 @@ class Dispatcher:
         with self._lock:
             if self._active.pop(attempt.claim.token, None) is None:
                 return  # given back already, as its worker's time was up
-            self._together.discard(attempt.claim.token)
-            if attempt.took_s < math.inf:
-                usual_s = self._usual_s.get(attempt.job.name, attempt.took_s)
-                self._usual_s[attempt.job.name] = usual_s + (attempt.took_s - usual_s) / 8
+            self._pace.ended(attempt)
             if not self._ended:
                 self._ended_at = time.monotonic()
             self._ended.append((attempt, settlement))
@@ -178,7 +167,7 @@ class Dispatcher:
             if self._troubled or self._seats.free == self._concurrency:
                 self._wake()  # only our own thread tries again; and it alone says that nobody has anything to do
             return
-        if self._others_end() or (self._helping and self._one_by_one):
+        if self._pace.others_end() or (self._helping and self._pace.one_by_one):
             return
         with self._role:
             self._helping = True
@@ -193,7 +182,7 @@ class Dispatcher:
         """With the role; False: our own thread has to look whether that was all."""
         try:
             store = self._store
-            if store is None or not self._helpful() or self._others_end():
+            if store is None or not self._helpful() or self._pace.others_end():
                 return True
             claimed = self._exchange(store)
             self._announce()
@@ -201,10 +190,6 @@ class Dispatcher:
         except BaseException as exc:
             self._raised = exc
             return False
-
-    def _others_end(self) -> bool:
-        """Are attempts under way that are likely to end very soon?"""
-        return bool(self._together) and time.monotonic() < self._linger_until
 
     def _helpful(self) -> bool:
         return (
@@ -334,7 +319,7 @@ class Dispatcher:
         """Is there something to settle, or to claim, that no other thread is about to?"""
         now = time.monotonic()
         alone = self._draining or self._stopping or self._troubled
-        if not alone and not self._rung and now < self._linger_until:
+        if not alone and not self._rung and now < self._pace.linger_until:
             return False  # whoever comes back last does it
         if self._ended and (alone or now >= self._ended_at + LINGER_S):
             return True
@@ -442,20 +427,15 @@ class Dispatcher:
 
     def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions, lease_until: float) -> None:
         attempts = [Attempt(claim, definitions, self._place, self._guard, start_by=lease_until) for claim in claims]
-        longest_s = max(self._usual_s.get(attempt.job.name, math.inf) for attempt in attempts)
-        in_threads = all(attempt.in_thread for attempt in attempts)
         with self._lock:
             if self._draining:  # meanwhile
                 self._ended += [(None, not_taken(claim)) for claim in claims]
                 return
             # From here on they can be stopped and given back, whether a thread has taken them yet or not.
             self._active |= {attempt.claim.token: attempt for attempt in attempts}
-            short = longest_s < SHORT_S
-            self._together = {attempt.claim.token for attempt in attempts} if short else set()
-            self._linger_until = time.monotonic() + LINGER_S if short else 0.0
-            self._one_by_one = in_threads and longest_s < BRIEF_S
+            self._pace.handed_over(attempts)
             here = threading.current_thread() is not self._thread
-            self._seats.give(attempts, one=self._one_by_one, here=here)
+            self._seats.give(attempts, one=self._pace.one_by_one, here=here)
 
     def _report(self, endings: list[Ending], exchange: Exchange) -> None:
         """Log what is in the store now, and not before."""
@@ -482,8 +462,8 @@ class Dispatcher:
             return 0.0
         elif self._ended:
             times.append(self._ended_at + LINGER_S)
-        if now < self._linger_until:
-            times.append(self._linger_until)
+        if now < self._pace.linger_until:
+            times.append(self._pace.linger_until)
         if self._unannounced is not None:
             times.append(self._rang_at + BELL_EVERY_S)
         if self._to_stop:
@@ -493,7 +473,7 @@ class Dispatcher:
         slot = self._scheduler.next_at if self._scheduler is not None and fires else None
         due = self._next_due if self._seats.free and self._may_claim() and self._full_until is None else None
         if due is not None:  # nor is it claimed before those that are expected back
-            times.append(max(now + _seconds_to(due), self._linger_until))
+            times.append(max(now + _seconds_to(due), self._pace.linger_until))
         if slot is not None:
             times.append(now + _seconds_to(slot))
         return min(times)
@@ -512,7 +492,7 @@ class Dispatcher:
             with self._lock:
                 self._asleep_until = 0.0
                 now = time.monotonic()
-                if now >= self._linger_until:
+                if now >= self._pace.linger_until:
                     self._seats.hurry()
                 if ready or not (self._helping or self._needed_at() > now):
                     break
