@@ -410,7 +410,9 @@ def _open(queue: str, job: str, limits: Limits) -> bool:
     return (
         job in want.jobs
         and (want.queues is None or queue in want.queues)
-        and not (paused and {("all", ""), ("queue", queue), ("job", job)} & set(paused))
+        and ("all", "") not in paused
+        and ("queue", queue) not in paused
+        and ("job", job) not in paused
     )
 
 
