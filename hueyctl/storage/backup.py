@@ -24,9 +24,9 @@ import msgspec
 
 from hueyctl.errors import Refused, StoreDamaged
 from hueyctl.model.event import EventType
-from hueyctl.storage.database import Database, quoted_path
-from hueyctl.storage.opening import open_as_it_is
 from hueyctl.storage.rows import micros, utf8
+from hueyctl.storage.sqlite_database import SqliteDatabase, quoted_path
+from hueyctl.storage.sqlite_opening import open_as_it_is
 
 # What is copied between two looks at signals: a few milliseconds' worth.
 STEP_PAGES: Final = 2_000
@@ -104,7 +104,7 @@ def _beside(target: Path) -> Iterator[Path]:
                 left.unlink()
 
 
-def _copy(database: Database, new: Path, target: Path) -> None:
+def _copy(database: SqliteDatabase, new: Path, target: Path) -> None:
     """Fill `new` with the pages of one moment."""
     with closing(_connect(new, "mode=rw")) as copy:
         copy.execute("PRAGMA journal_mode = OFF")  # what fails is thrown away
@@ -162,7 +162,7 @@ def _connect(path: Path, query: str) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quoted_path(path)}?{query}", uri=True, isolation_level=None)
 
 
-def _told(exc: sqlite3.Error, database: Database, target: Path) -> Exception:
+def _told(exc: sqlite3.Error, database: SqliteDatabase, target: Path) -> Exception:
     code = getattr(exc, "sqlite_errorcode", None) or 0
     if code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE:
         return Refused(f"{target} can't be written: the disk, a quota or a file size limit is full")

@@ -38,7 +38,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 # The number of the newest run, or of one that is gone and has left its events: those must not become another's.
 LAST_N: Final = """
-SELECT max(coalesce((SELECT max(n) FROM runs), 0), coalesce((SELECT max(n) FROM events WHERE n IS NOT NULL), 0))
+SELECT coalesce(max(n), 0) FROM (
+    SELECT max(n) AS n FROM runs UNION ALL SELECT max(n) FROM events WHERE n IS NOT NULL
+) AS newest
 """
 
 BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE id = ?"
@@ -54,11 +56,11 @@ REVOKE: Final = "UPDATE runs SET state = 'revoked', finished_at = ?, reason = ? 
 # A switch that is set again has been set since the first time.
 PAUSE: Final = """
 INSERT INTO pauses (kind, name, note, by, at) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET note = excluded.note, by = excluded.by
+ON CONFLICT (kind, name) DO UPDATE SET note = excluded.note, by = excluded.by
 """
 PAUSED_TIME: Final = """
-INSERT INTO paused_times (schedule, since, until) VALUES (?1, ?2, ?3)
-ON CONFLICT DO UPDATE SET until = max(until, ?3)
+INSERT INTO paused_times (schedule, since, until) VALUES (?, ?, ?)
+ON CONFLICT (schedule, since) DO UPDATE SET until = excluded.until WHERE excluded.until > paused_times.until
 """
 
 

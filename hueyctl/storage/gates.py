@@ -38,7 +38,7 @@ UPDATE runs SET gate = NULL WHERE n = (
 # A holder that doesn't run holds nothing: nobody would ever let go of it.
 TAKE: Final = """
 INSERT INTO gates (key, n, since) VALUES (?, ?, ?)
-ON CONFLICT DO UPDATE SET n = excluded.n, since = excluded.since
+ON CONFLICT (key) DO UPDATE SET n = excluded.n, since = excluded.since
     WHERE NOT EXISTS (SELECT 1 FROM runs WHERE runs.n = gates.n AND runs.state = 'running')
 """
 
@@ -55,7 +55,7 @@ UPDATE runs SET gate = NULL WHERE n IN (
         SELECT * FROM (
             SELECT n, queue, job FROM runs INDEXED BY runs_locked WHERE {_WAITER}
             ORDER BY queue, job, priority DESC, n LIMIT 1
-        )
+        ) AS first
         UNION ALL
         SELECT next.n, next.queue, next.job FROM line JOIN runs AS next ON next.n = coalesce(
             (SELECT n FROM runs INDEXED BY runs_locked WHERE {_WAITER} AND queue = line.queue AND job > line.job

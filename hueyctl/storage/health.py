@@ -9,6 +9,7 @@ import msgspec
 
 from hueyctl.storage.database import Database
 from hueyctl.storage.log import STANDING
+from hueyctl.storage.sqlite_database import SqliteDatabase
 
 # Three more say as little as three thousand.
 MOST_ERRORS: Final = 10
@@ -30,7 +31,7 @@ class Layout(msgspec.Struct, frozen=True, kw_only=True):
     free_pages: int
 
 
-def layout(database: Database) -> Layout:
+def layout(database: SqliteDatabase) -> Layout:
     """How the file is kept."""
     return Layout(
         version=database.version(),
@@ -41,7 +42,7 @@ def layout(database: Database) -> Layout:
     )
 
 
-def damage(database: Database, *, full: bool) -> list[str]:
+def damage(database: SqliteDatabase, *, full: bool) -> list[str]:
     """What is wrong with the file, at most 10 lines; none: it is sound. `full` compares every index with its table too,
     which takes several times as long."""
     check = "integrity_check" if full else "quick_check"
@@ -71,7 +72,7 @@ def has_reset_bug(version: tuple[int, int, int]) -> bool:
     return not fixed
 
 
-def _pragma(database: Database, name: str) -> str | int:
+def _pragma(database: SqliteDatabase, name: str) -> str | int:
     row = database.one(f"PRAGMA {name}")
     assert row is not None, "each of them gives one"
     value: str | int = row[0]

@@ -126,6 +126,6 @@ def _size(path: Path) -> int:
 
 
 def _boot() -> str:
-    from hueyctl.storage.workers import boot_id  # loaded by those who have something to compare
+    from hueyctl.storage.boot import boot_id  # loaded by those who have something to compare
 
     return boot_id() or "unknown"

@@ -22,12 +22,16 @@ GROUP BY queue, job
 """
 
 # A clock that was set back leaves starts in the future: they count as now, or nothing would start until then.
-FUTURE: Final = "UPDATE OR REPLACE starts SET at = ?1 WHERE job = ?2 AND at > ?1 + 60000000"
+FUTURE: Final = "at > ?1 + 60000000"
+NOW: Final = f"""
+INSERT INTO starts (job, at, n) SELECT job, ?1, n FROM starts WHERE job = ?2 AND {FUTURE} ON CONFLICT DO NOTHING
+"""
+NOT_THEN: Final = f"DELETE FROM starts WHERE job = ?2 AND {FUTURE}"
 # What has left the window is kept for as long as a worker may have waited for the write lock since it looked at its
 # clock: one whose `at` is a moment earlier must still find what is in its window.
 PASSED: Final = "DELETE FROM starts WHERE job = ? AND at <= ? - 60000000"
 IN_WINDOW: Final = "SELECT count(*) FROM starts WHERE job = ? AND at > ?"
-STARTED: Final = "INSERT OR REPLACE INTO starts (job, at, n) VALUES (?, ?, ?)"
+STARTED: Final = "INSERT INTO starts (job, at, n) VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
 # The start that must leave the window before another one fits into it.
 IN_THE_WAY: Final = "SELECT at FROM starts WHERE job = ? ORDER BY at DESC LIMIT 1 OFFSET ?"
 
@@ -71,7 +75,8 @@ class Limits:
     def _rate_allows(self, job: str, most: int) -> bool:
         left = self._rate_left.get(job)
         if left is None:
-            self._database.run(FUTURE, self._at, job)
+            if self._database.run(NOW, self._at, job):
+                self._database.run(NOT_THEN, self._at, job)
             begin = self._at - self._window(job)
             self._database.run(PASSED, job, begin)
             row = self._database.one(IN_WINDOW, job, begin)

@@ -13,7 +13,7 @@ WITH RECURSIVE line (n, queue, job, priority) AS (
     SELECT * FROM (
         SELECT n, queue, job, priority FROM runs WHERE state = 'queued' AND gate IS NULL
         ORDER BY queue, job, priority DESC, n LIMIT 1
-    )
+    ) AS first
     UNION ALL
     SELECT next.n, next.queue, next.job, next.priority FROM line JOIN runs AS next ON next.n = coalesce(
         (SELECT n FROM runs WHERE state = 'queued' AND gate IS NULL AND queue = line.queue AND job > line.job

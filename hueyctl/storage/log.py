@@ -17,7 +17,10 @@ INSERT_EVENT: Final = (
 )
 
 
-COUNT: Final = "INSERT INTO lines VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET count = count + excluded.count"
+COUNT: Final = """
+INSERT INTO lines (queue, job, state, count) VALUES (?, ?, ?, ?)
+ON CONFLICT (queue, job, state) DO UPDATE SET count = lines.count + excluded.count
+"""
 # Where runs stand in a line. Those that run are few, and counted when asked for.
 STANDING: Final = frozenset({RunState.WAITING, RunState.SCHEDULED, RunState.QUEUED, RunState.HELD})
 

@@ -19,6 +19,7 @@ from hueyctl.storage.lines import HEADS, LINE
 from hueyctl.storage.rows import EVENT_COLUMNS, RUN_COLUMNS, Row, event_from, instant, micros, pause_from, run_from
 from hueyctl.storage.store import EventFilter, Line, LockHolder, Pause, RunFilter
 
+NO_LIMIT: Final = 2**63 - 1
 # No more than so many runs are counted in front of one.
 AHEAD_MAX: Final = 1_000
 
@@ -28,9 +29,9 @@ SELECT {RUN_COLUMNS} FROM runs WHERE state = 'scheduled' ORDER BY due_at, n LIMI
 
 AHEAD: Final = f"""
 SELECT (SELECT count(*) FROM (SELECT 1 FROM runs WHERE state = 'queued' AND gate IS NULL
-            AND queue = ?1 AND job = ?2 AND priority > ?3 LIMIT {AHEAD_MAX}))
+            AND queue = ?1 AND job = ?2 AND priority > ?3 LIMIT {AHEAD_MAX}) AS higher)
      + (SELECT count(*) FROM (SELECT 1 FROM runs WHERE state = 'queued' AND gate IS NULL
-            AND queue = ?1 AND job = ?2 AND priority = ?3 AND n < ?4 LIMIT {AHEAD_MAX}))
+            AND queue = ?1 AND job = ?2 AND priority = ?3 AND n < ?4 LIMIT {AHEAD_MAX}) AS older)
 """
 
 # The run that somebody asked for: no schedule did, nor a hook, nor a pipeline for its steps.
@@ -92,7 +93,7 @@ def runs(database: Database, where: RunFilter, *, limit: int | None, before: int
             sql = f"SELECT {RUN_COLUMNS} FROM runs {f'INDEXED BY {index}' if index else ''}"
             if of_state or conditions:
                 sql += " WHERE " + " AND ".join(of_state + conditions)
-            found += database.all(f"{sql} ORDER BY n DESC LIMIT ?", *values, -1 if limit is None else limit)
+            found += database.all(f"{sql} ORDER BY n DESC LIMIT ?", *values, NO_LIMIT if limit is None else limit)
     found.sort(key=lambda row: -row[0])
     return _runs(found if limit is None else found[:limit])
 

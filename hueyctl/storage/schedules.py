@@ -21,17 +21,25 @@ from hueyctl.storage import changes, gates
 from hueyctl.storage.database import Database
 from hueyctl.storage.hooks import follow
 from hueyctl.storage.log import Log
+from hueyctl.storage.reading import NO_LIMIT
 from hueyctl.storage.rows import RUN_COLUMNS, instant, maybe_instant, micros, run_from, utf8
 from hueyctl.storage.store import DecidedSlot, Fired, Firing, PausedTime, ScheduleDefinition, ScheduleState
 
 STATE: Final = "SELECT definition, last_slot FROM schedules WHERE name = ?"
 ENTER: Final = "INSERT INTO schedules (name, rule, definition, file, last_slot, changed_at) VALUES (?, ?, ?, ?, ?, ?)"
-REDEFINE: Final = "UPDATE schedules SET rule = ?, last_slot = max(last_slot, ?), changed_at = ? WHERE name = ?"
+REDEFINE: Final = """
+UPDATE schedules SET rule = ?1, last_slot = CASE WHEN last_slot < ?2 THEN ?2 ELSE last_slot END, changed_at = ?2
+WHERE name = ?3
+"""
 DEFINED: Final = "UPDATE schedules SET definition = ?, file = ? WHERE name = ?"
 # Its rule and its definition are those of no schedule: with its own again, it has changed.
 REMOVED: Final = "UPDATE schedules SET rule = '', definition = '' WHERE name = ?"
 REACHED: Final = "UPDATE schedules SET last_slot = ? WHERE name = ?"
-DECIDED: Final = "INSERT OR REPLACE INTO slots (schedule, slot, outcome, run, reason, at) VALUES (?, ?, ?, ?, ?, ?)"
+DECIDED: Final = """
+INSERT INTO slots (schedule, slot, outcome, run, reason, at) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (schedule, slot) DO UPDATE SET outcome = excluded.outcome, run = excluded.run, reason = excluded.reason,
+    at = excluded.at
+"""
 FIRED: Final = "SELECT run FROM slots WHERE schedule = ? AND slot = ? AND outcome = 'fired'"
 PAUSED: Final = """
 SELECT since, until FROM paused_times WHERE schedule IN (?1, '') UNION ALL
@@ -43,10 +51,10 @@ LAST: Final = "SELECT slot, outcome, run, reason FROM slots WHERE schedule = ? O
 # live, in retry too; the literals are those of the index runs_of_schedule.
 LIVE: Final = f"""
 SELECT {RUN_COLUMNS} FROM runs WHERE schedule = ? AND schedule IS NOT NULL AND finished_at IS NULL
-ORDER BY gate, n LIMIT ?
+ORDER BY gate NULLS FIRST, n LIMIT ?
 """
-# Where one is enough to know what to do; replacing needs all (SQLite's -1).
-LOOKED_AT: Final = {"skip": 1, "line": 1, "allow": 0, "queue": 1, "replace": -1}
+# Where one is enough to know what to do; replacing needs all.
+LOOKED_AT: Final = {"skip": 1, "line": 1, "allow": 0, "queue": 1, "replace": NO_LIMIT}
 WAITS: Final = """
 SELECT 1 FROM runs WHERE schedule = ? AND schedule IS NOT NULL AND finished_at IS NULL AND attempt = 0
     AND state <> 'running' LIMIT 1
@@ -68,7 +76,7 @@ def define(
                 database.run(ENTER, name, definition.rule, definition.whole, file, at, at)
             elif row[0] != definition.rule:
                 # From now on, and never from before what was decided under the old rule.
-                database.run(REDEFINE, definition.rule, at, at, name)
+                database.run(REDEFINE, definition.rule, at, name)
             database.run(DEFINED, definition.whole, file, name)
     return states(database)
 

@@ -31,47 +31,49 @@ NEXT: Final = "SELECT seq, time FROM events WHERE seq > ? ORDER BY seq LIMIT 1"
 BOUNDS: Final = "SELECT (SELECT min(seq) FROM events), (SELECT max(seq) FROM events)"  # SQLite walks for both in one
 
 # Times are in microseconds; `how` is the state in which a run ended, or 'retried' or 'lost'.
-MAKE: Final = "CREATE TEMP TABLE ends (job TEXT NOT NULL, how TEXT, waited INTEGER, took INTEGER)"
+MAKE: Final = "CREATE TEMP TABLE ends (job TEXT NOT NULL, how TEXT, waited BIGINT, took BIGINT)"
 INDEXES: Final = (
-    "CREATE INDEX temp.ends_took ON ends (took)",
-    "CREATE INDEX temp.ends_waited ON ends (waited)",
-    "CREATE INDEX temp.ends_of_job_took ON ends (job, took)",
-    "CREATE INDEX temp.ends_of_job_waited ON ends (job, waited)",
+    "CREATE INDEX ends_took ON ends (took)",
+    "CREATE INDEX ends_waited ON ends (waited)",
+    "CREATE INDEX ends_of_job_took ON ends (job, took)",
+    "CREATE INDEX ends_of_job_waited ON ends (job, waited)",
 )
-DROP: Final = "DROP TABLE IF EXISTS temp.ends"
+DROP: Final = "DROP TABLE IF EXISTS ends"
 
 _TERMINAL: Final = "('succeeded', 'failed', 'revoked', 'expired', 'skipped')"
 _ENDS: Final = "('complete', 'failed', 'revoked', 'expired', 'skipped')"
 # The end of an attempt tells how long it took, and comes before the end of its run: only 'complete' is both. A
 # pipeline's own run has no attempts; of a run that has begun again since, the times are another attempt's.
 GATHER: Final = f"""
-INSERT INTO temp.ends
+INSERT INTO ends
 SELECT event.job,
     CASE WHEN event.type IN {_ENDS} THEN event.state WHEN event.type = 'retrying' THEN 'retried'
          WHEN event.type = 'lost' THEN 'lost' END,
     CASE WHEN event.type IN {_ENDS} AND run.started_at >= run.due_at THEN run.started_at - run.due_at END,
     CASE WHEN event.pipeline = event.run THEN run.finished_at - run.started_at
-         WHEN event.state IN {_TERMINAL} THEN CAST(round(json_extract(event.data, '$.duration_s') * 1e6) AS INTEGER) END
-FROM main.events AS event LEFT JOIN main.runs AS run
+         WHEN event.state IN {_TERMINAL} THEN CAST(round(json_extract(event.data, '$.duration_s') * 1e6) AS BIGINT) END
+FROM events AS event LEFT JOIN runs AS run
     ON run.n = event.n AND run.id = event.run AND run.attempt = coalesce(event.attempt, 0)
     AND run.finished_at IS NOT NULL
 WHERE event.seq > ?1 AND event.seq <= ?2 AND event.time >= ?3 AND event.time < ?4 AND event.run IS NOT NULL
     AND (event.type IN {_ENDS} OR event.type IN ('retrying', 'lost')
         OR (event.type IN ('error', 'timeout', 'canceled', 'interrupted') AND event.state IN {_TERMINAL}))
-    AND CASE WHEN ?5 IS NULL THEN event.pipeline IS NOT event.run ELSE event.job = ?5 END
+    AND (event.job = ?5 OR (CAST(?5 AS TEXT) IS NULL AND (event.pipeline IS NULL OR event.pipeline <> event.run)))
 """
 
 ENDS_BY_SECOND: Final = f"""
 SELECT time - time % 1000000, state, count(*) FROM events
-WHERE seq > ? AND seq <= ? AND time >= ? AND run IS NOT NULL AND type IN {_ENDS} AND pipeline IS NOT run
+WHERE seq > ? AND seq <= ? AND time >= ? AND run IS NOT NULL AND type IN {_ENDS}
+    AND (pipeline IS NULL OR pipeline <> run)
 GROUP BY 1, 2
 """
 
 COUNTED: Final = ("succeeded", "failed", "other", "retried", "lost")
 COUNTS: Final = """
-SELECT job, sum(how = 'succeeded'), sum(how = 'failed'), sum(how IN ('revoked', 'expired', 'skipped')),
-    sum(how = 'retried'), sum(how = 'lost')
-FROM temp.ends WHERE how IS NOT NULL GROUP BY job ORDER BY job
+SELECT job, count(*) FILTER (WHERE how = 'succeeded'), count(*) FILTER (WHERE how = 'failed'),
+    count(*) FILTER (WHERE how IN ('revoked', 'expired', 'skipped')), count(*) FILTER (WHERE how = 'retried'),
+    count(*) FILTER (WHERE how = 'lost')
+FROM ends WHERE how IS NOT NULL GROUP BY job ORDER BY job
 """
 
 
@@ -105,7 +107,7 @@ def ends(database: Database, *, since: datetime, after: int | None) -> Ends:
 
 @contextmanager
 def _gathered(database: Database, since: int, until: int, job: str | None) -> Iterator[None]:
-    """In the block `temp.ends` has what ended in that time, in order of each of its times."""
+    """In the block the table `ends` has what ended in that time, in order of each of its times."""
     database.run(DROP)
     database.run(MAKE)
     try:
@@ -144,7 +146,7 @@ def _spread(database: Database, job: str | None, times: str) -> Spread | None:
     """Of the times in this column, for a job or for all (None)."""
     # One condition or the other, not both in one: each has an index that gives the times in their order.
     whose, values = ("", ()) if job is None else ("job = ? AND ", (job,))
-    where = f"FROM temp.ends WHERE {whose}{times} IS NOT NULL"
+    where = f"FROM ends WHERE {whose}{times} IS NOT NULL"
     count = database.all(f"SELECT count(*) {where}", *values)[0][0]
     if not count:
         return None

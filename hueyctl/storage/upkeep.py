@@ -58,9 +58,9 @@ DELETE FROM events WHERE seq <= ? AND (time < ? OR time > ?) AND seq < (SELECT m
 """
 
 PRUNABLE_RUNS: Final = f"""
-SELECT coalesce(sum(CASE WHEN pipeline IS NULL THEN 1 ELSE (
+SELECT CAST(coalesce(sum(CASE WHEN pipeline IS NULL THEN 1 ELSE (
     SELECT count(*) FROM runs AS part WHERE part.pipeline = runs.pipeline AND part.pipeline IS NOT NULL
-) END), 0) FROM runs WHERE {_PRUNABLE}
+) END), 0) AS BIGINT) FROM runs WHERE {_PRUNABLE}
 """
 
 PRUNABLE_EVENTS: Final = "SELECT count(*) FROM events WHERE time < ? AND seq < (SELECT max(seq) FROM events)"
@@ -72,7 +72,7 @@ DELETE FROM slots WHERE (schedule, slot) IN (SELECT schedule, slot FROM slots WH
 
 # What lies before a pause that is as old as this is too old to be told as missed: it goes on behind it.
 PRUNE_PAUSED: Final = "DELETE FROM paused_times WHERE until < ? RETURNING until, schedule"
-GO_ON: Final = "UPDATE schedules SET last_slot = max(last_slot, ?1) WHERE name = ?2 OR ?2 = ''"
+GO_ON: Final = "UPDATE schedules SET last_slot = ?1 WHERE last_slot < ?1 AND (name = ?2 OR ?2 = '')"
 
 ENDED_BADLY: Final = ("failed", "revoked", "expired", "skipped")
 

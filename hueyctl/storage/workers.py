@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -34,6 +33,7 @@ INSERT INTO workers ({WORKER_COLUMNS}) VALUES (?{", ?" * WORKER_COLUMNS.count(",
 ON CONFLICT (id) DO UPDATE SET version = excluded.version, file = excluded.file, concurrency = excluded.concurrency,
     jobs = excluded.jobs, queues = excluded.queues, lease_s = excluded.lease_s
 """
+NOTE: Final = "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
 RUNNING_OF: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE state = 'running' AND worker = ? ORDER BY n"
 
 
@@ -54,7 +54,7 @@ def register(database: Database, worker: Worker, now: datetime) -> None:
 def careful_until(database: Database) -> datetime | None:
     """Until when every claim is to be durable, since the machine went down under workers; None: it didn't."""
     row = database.one("SELECT value FROM meta WHERE key = 'careful_until'")
-    return instant(row[0]) if row else None
+    return instant(int(row[0])) if row else None
 
 
 def beat(database: Database, worker: str, *, running: int, now: datetime) -> bool:
@@ -130,32 +130,11 @@ def _take_out(
 def _unclean_boot(database: Database, now: datetime) -> bool:
     """Compare the machine's boot with that of the last worker; workers that are left of an earlier one say that the
     machine went down under them. True, once for each boot: it did."""
-    boot = boot_id()
+    boot = database.boot()
     last = database.one("SELECT value FROM meta WHERE key = 'boot'")
     if boot is not None and (last is None or last[0] != boot):
-        database.run("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", boot)
+        database.run(NOTE, "boot", boot)
         if last is not None and database.one("SELECT 1 FROM workers"):
-            until = micros(now + CAREFUL_FOR)
-            database.run("INSERT OR REPLACE INTO meta VALUES ('careful_until', ?)", until)
+            database.run(NOTE, "careful_until", str(micros(now + CAREFUL_FOR)))
             return True
     return False
-
-
-def boot_id() -> str | None:
-    """What differs between any two boots of this machine; None where the system doesn't tell."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return _boot_id_of_macos() if sys.platform == "darwin" else None
-
-
-def _boot_id_of_macos() -> str | None:
-    import ctypes  # loaded where it is needed: every `hueyctl enqueue` would wait for it
-    import ctypes.util
-
-    libc = ctypes.CDLL(ctypes.util.find_library("c"))
-    text = ctypes.create_string_buffer(64)
-    size = ctypes.c_size_t(len(text))
-    failed = libc.sysctlbyname(b"kern.bootsessionuuid", text, ctypes.byref(size), None, 0)
-    return None if failed else text.value.decode("ascii")

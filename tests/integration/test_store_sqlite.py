@@ -33,7 +33,7 @@ from hueyctl.errors import (
 from hueyctl.model.outcome import Exited
 from hueyctl.model.run import Message, NewRun, RunState
 from hueyctl.model.transition import Done, Retry, Settlement
-from hueyctl.storage import opening, place
+from hueyctl.storage import place, sqlite_opening
 from hueyctl.storage.database import SyncFailed
 from hueyctl.storage.locks import hold
 from hueyctl.storage.place import Place
@@ -241,7 +241,7 @@ def test_an_older_store_is_migrated_only_where_that_was_asked_for(path: Path, mo
     with closing(open_store(path, create=True)) as store:
         [accepted] = store.accept([new()], by="b", now=NOW)
     raw(path, "PRAGMA user_version = 0")
-    monkeypatch.setitem(opening.MIGRATIONS, 0, "CREATE TABLE added (x)")
+    monkeypatch.setitem(sqlite_opening.MIGRATIONS, 0, "CREATE TABLE added (x)")
     for options in ({}, {"create": True}, {"read_only": True}):
         with pytest.raises(StoreError, match="older"):
             open_store(path, **options)
@@ -254,7 +254,7 @@ def test_an_older_store_is_migrated_only_where_that_was_asked_for(path: Path, mo
 def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store(path, create=True).close()
     raw(path, "PRAGMA user_version = 0")
-    monkeypatch.setitem(opening.MIGRATIONS, 0, "CREATE TABLE added (x); INSERT INTO nowhere VALUES (1)")
+    monkeypatch.setitem(sqlite_opening.MIGRATIONS, 0, "CREATE TABLE added (x); INSERT INTO nowhere VALUES (1)")
     with pytest.raises(StoreError):
         open_store(path, migrate=True)
     assert raw(path, "PRAGMA user_version") == [(0,)]
@@ -267,7 +267,7 @@ def test_a_store_is_not_migrated_under_a_worker_that_lives(
     lock = hold(Place(path).worker_lock("w1"))
     assert lock is not None
     raw(path, "PRAGMA user_version = 0")
-    monkeypatch.setitem(opening.MIGRATIONS, 0, "CREATE TABLE added (x)")
+    monkeypatch.setitem(sqlite_opening.MIGRATIONS, 0, "CREATE TABLE added (x)")
     with pytest.raises(StoreError, match="w1"):
         open_store(path, migrate=True)
     lock.release()

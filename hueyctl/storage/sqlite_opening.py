@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from hueyctl.errors import StoreBusy, StoreError, StoreReplaced
-from hueyctl.storage.database import APPLICATION_ID, SCHEMA_VERSION, Database, damaged, missing, older
+from hueyctl.storage.database import SCHEMA_VERSION
 from hueyctl.storage.identity import refuse_another
 from hueyctl.storage.locks import hold, is_free, worker_is_dead
 from hueyctl.storage.place import Place, refuse_network, told
+from hueyctl.storage.sqlite_database import APPLICATION_ID, SqliteDatabase, damaged, missing, older
 
 # What leads from each version to the next; the first version has none before it.
 MIGRATIONS: Final[dict[int, str]] = {}
@@ -26,7 +27,7 @@ MIGRATIONS: Final[dict[int, str]] = {}
 READ_BUSY_S: Final = 5.0
 
 
-def open_database(path: Path, *, create: bool, migrate: bool, read_only: bool, busy_s: float) -> Database:
+def open_database(path: Path, *, create: bool, migrate: bool, read_only: bool, busy_s: float) -> SqliteDatabase:
     """See `sqlite.open_store`."""
     place = Place(Path(os.path.abspath(path)))
     if create and not read_only:
@@ -36,7 +37,7 @@ def open_database(path: Path, *, create: bool, migrate: bool, read_only: bool, b
     _check_file(place.path)
     refuse_network(place.dir)
     refuse_another(place)
-    database = Database(place.path, read_only=read_only, busy_s=busy_s)
+    database = SqliteDatabase(place.path, read_only=read_only, busy_s=busy_s)
     try:
         if database.version() < SCHEMA_VERSION:
             if not migrate:
@@ -48,7 +49,7 @@ def open_database(path: Path, *, create: bool, migrate: bool, read_only: bool, b
     return database
 
 
-def open_as_it_is(path: Path) -> Database:
+def open_as_it_is(path: Path) -> SqliteDatabase:
     """Open for reading, whatever version wrote it (a newer one's is refused), wherever it lies.
 
     Raises:
@@ -56,7 +57,7 @@ def open_as_it_is(path: Path) -> Database:
     """
     path = Path(os.path.abspath(path))
     _check_file(path)
-    return Database(path, read_only=True, busy_s=READ_BUSY_S)
+    return SqliteDatabase(path, read_only=True, busy_s=READ_BUSY_S)
 
 
 def _check_file(path: Path) -> None:
@@ -137,7 +138,7 @@ def _sync_names(folder: Path) -> None:
         os.close(fd)
 
 
-def _migrate(database: Database, place: Place) -> None:
+def _migrate(database: SqliteDatabase, place: Place) -> None:
     version = database.version()
     for (worker,) in database.all("SELECT id FROM workers"):
         if not worker_is_dead(place, worker):
