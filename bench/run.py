@@ -239,17 +239,17 @@ def peers(bench: Bench) -> list[Line]:
 
 
 def scale(bench: Bench) -> list[Line]:
-    """What a long queue and a long history cost, against a short one (CPU time)."""
+    """What a long queue and a long history cost, against a short one, by turns (CPU time)."""
     runs, events = bench.count(1_000_000), bench.count(10_000_000)
     script = [sys.executable, HERE / "scale.py", str(BIN / "hueyctl"), str(runs), str(events)]
     done = subprocess.run(script, cwd=bench.dir, env=bench.env, text=True, stdout=subprocess.PIPE, check=True)
     lines = []
-    for what, (small, large) in json.loads(done.stdout).items():
+    for what, (large, small, ratio) in json.loads(done.stdout).items():
         size = f"{events:,} events" if "events" in what else f"{runs:,} queued"
         unit = "MiB" if what.startswith("memory") else "ms"
         few = "10,000" if "events" in what else "1,000"
         yardstick = f"{small:.2f} {unit} at {few}"
-        lines.append(Line(f"{size}: {what}", f"{large:.2f} {unit}", yardstick, f"{large / small:.2f} x", "<= 1.3 x"))
+        lines.append(Line(f"{size}: {what}", f"{large:.2f} {unit}", yardstick, f"{ratio:.2f} x", "<= 1.3 x"))
     return lines
 
 
