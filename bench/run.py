@@ -1,8 +1,8 @@
 """`make bench`: how fast hueyctl is, as ratios against something known, measured side by side in one run.
 
 Absolute figures say more about a machine than about a program, so each line has a yardstick that was measured in the
-same minute: Huey's own SQLite consumer, bare subprocesses, a one-command Typer program. It takes some minutes and
-asserts nothing; `--quick` takes a tenth of everything.
+same minute: Huey's own SQLite consumer, bare subprocesses, a one-command Typer program, SQLite alone. It takes some
+minutes and asserts nothing; `--quick` takes a tenth of everything.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from turns import by_turns
+
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).resolve().parent
 THREADS = 4
+BATCHES = 6  # pairs: with all lines each takes some ten seconds
 
 JOBS_TOML = """
 [jobs.thread]
@@ -254,13 +257,35 @@ def scale(bench: Bench) -> list[Line]:
 
 
 def batch(bench: Bench) -> list[Line]:
-    """Many runs in one transaction, the command's own start included."""
+    """Many runs in one transaction, the command's own start included, against SQLite alone with the rows of the same
+    runs, by turns; each time into a new store."""
     count = bench.count(100_000)
     lines = '{"job": "true"}\n' * count
-    began = time.perf_counter()
     bench.cli("enqueue", "--batch", "-", stdin=lines)
-    rate = count / (time.perf_counter() - began)
-    return [Line(f"enqueue --batch, {count:,} lines", f"{rate:,.0f}/s", "", "", ">= 50,000/s")]
+    rows = bench.dir / ".hueyctl" / "queue.db"
+
+    def ours() -> tuple[float]:
+        with tempfile.TemporaryDirectory(dir=bench.dir) as folder:
+            project = Bench(Path(folder), bench.share)
+            os.sync()  # what was written in the turn before isn't to be waited for in this one
+            return (count / _ms(lambda: project.cli("enqueue", "--batch", "-", stdin=lines)) * 1000,)
+
+    def alone() -> tuple[float]:
+        with tempfile.TemporaryDirectory(dir=bench.dir) as folder:
+            script = [sys.executable, HERE / "sqlite_alone.py", rows, Path(folder) / "new.db"]
+            os.sync()
+            return (float(subprocess.run(script, text=True, stdout=subprocess.PIPE, check=True).stdout),)
+
+    (rate,) = by_turns(ours, alone, pairs=BATCHES)
+    return [
+        Line(
+            f"enqueue --batch, {count:,} lines",
+            f"{rate.ours:,.0f}/s",
+            f"{rate.yardstick:,.0f}/s SQLite alone",
+            f"{rate.ratio:.2f} x",
+            ">= 50,000/s",
+        )
+    ]
 
 
 def _ms(action: Callable[[], None]) -> float:
