@@ -5,6 +5,7 @@
 #   make lint    ruff, mypy --strict, import-linter
 #   make bench   the README's ratios, measured here and now
 #   make torture    kill, fail and stall it at every step, and check its promises (ARGS="--points claim"; all: some 15 minutes)
+#   make contract   what every store must keep to, with all that is drawn by chance on PostgreSQL too (two minutes)
 #   make soak    200,000 runs with a retention of seconds: does the store stay small? (some minutes)
 #   make powercut   cut the power at a thousand random moments (ARGS="--cuts 200 --seed 7"), some minutes
 
@@ -19,7 +20,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install --constr
 # What `make test ARGS="-k revoke"` hands on to pytest.
 ARGS ?=
 
-.PHONY: demo test lint bench torture powercut soak clean
+.PHONY: demo test lint bench contract torture powercut soak clean
 
 demo: $(RUNTIME)
 	@$(BIN)/python examples/demo.py
@@ -42,6 +43,10 @@ torture: $(DEV)
 
 powercut: $(DEV)
 	$(BIN)/python tests/powercut/cut_power.py $(ARGS)
+
+# What is drawn by chance, as often on PostgreSQL as on SQLite.
+contract: $(DEV)
+	ALL_DRAWS=1 $(BIN)/python -m pytest -n 2 tests/contract $(ARGS)
 
 soak: $(DEV)
 	$(BIN)/python tests/soak/soak.py $(ARGS)

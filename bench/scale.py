@@ -105,7 +105,7 @@ def command(hueyctl: str, folder: Path, *words: str) -> tuple[float, float]:
 
 def fill_with_runs(folder: Path, count: int) -> None:
     """Let `count` runs wait."""
-    store = open_store(Place(folder / ".hueyctl" / "queue.db").store)
+    store = open_store(Place(folder / ".hueyctl" / "queue.db").path)
     now = datetime.now(UTC)
     for start in range(0, count, 10_000):
         size = min(10_000, count - start)
@@ -115,7 +115,7 @@ def fill_with_runs(folder: Path, count: int) -> None:
 
 def fill_with_events(folder: Path, count: int) -> int:
     """Let there be `count` events; the number of the last."""
-    store = open_store(Place(folder / ".hueyctl" / "queue.db").store)
+    store = open_store(Place(folder / ".hueyctl" / "queue.db").path)
     now = int(time.time() * 1e6)
     for start in range(0, count, 500_000):
         with store.database.write(durable=False):
@@ -158,7 +158,7 @@ class Claimer:
 def claim(folder: Path, pipe: Connection) -> None:
     """Take four runs and settle the four before, some times whenever True comes, and say what it costs; then the peak
     memory."""
-    store = open_store(Place(folder / ".hueyctl" / "queue.db").store)
+    store = open_store(Place(folder / ".hueyctl" / "queue.db").path)
     now = datetime.now(UTC)
     facts = {"host": "here", "pid": os.getpid(), "version": "0", "file": "", "concurrency": 4, "lease_s": 30.0}
     store.register(Worker(id="bench", jobs=("noop",), queues=None, started_at=now, beat_at=now, **facts), now=now)

@@ -73,6 +73,12 @@ class StoreBusy(StoreError):
     code = "store-busy"
 
 
+class StoreUnreachable(StoreBusy):
+    """The server that keeps the store can't be reached, or not now."""
+
+    code = "store-unreachable"
+
+
 class StoreFull(StoreError):
     """The disk is full."""
 

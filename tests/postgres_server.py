@@ -62,10 +62,11 @@ class PostgresServer:
         """The database's address over TCP, with the password."""
         return f"postgresql://{USER}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{database}"
 
-    def new_database(self) -> str:
-        """Make an empty database that belongs to `USER`; gives its name."""
+    def new_database(self, *, template: str = "template1") -> str:
+        """Make a database that belongs to `USER`, empty or a copy of another (to which nobody may be connected); gives
+        its name."""
         name = f"test{next(self._numbers)}"
-        self._execute(f"CREATE DATABASE {name} OWNER {USER}")
+        self._execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {USER}")
         return name
 
     def drop_database(self, name: str) -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from hueyctl.app.session import Session
+from hueyctl.errors import Refused
 from hueyctl.storage.backup import Backup
 from hueyctl.storage.backup import back_up as copy_store
 
@@ -18,9 +19,13 @@ def back_up(session: Session, file: Path, *, replace: bool = False) -> Backup:
 
     Raises:
         Refused: `file` is there and `replace` is false, is part of a store, or can't be written; nothing is left of it.
+            Or the store is on a server.
         StoreDamaged: the store is damaged; no copy is kept.
         StoreError: the store can't be read.
     """
+    if session.place.address is not None:
+        hint = "pg_dump makes a consistent copy while workers go on"
+        raise Refused(f"{session.place.shown}: a store on a server is not copied into a file", hint=hint)
     return copy_store(
-        session.place.store, Path(os.path.abspath(file)), replace=replace, by=session.by, now=datetime.now(UTC)
+        session.place.path, Path(os.path.abspath(file)), replace=replace, by=session.by, now=datetime.now(UTC)
     )

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from hueyctl import config
 from hueyctl.app.checkup import Check, ok, problem, warning
-from hueyctl.app.doctor_ground import ground
+from hueyctl.app.doctor_ground import ground, ground_of_output
 from hueyctl.app.doctor_work import work
 from hueyctl.errors import ConfigError, StoreBusy, StoreError, StoreMissing
 from hueyctl.model.definition import Project
+from hueyctl.storage.address import is_address
 from hueyctl.storage.health import damage, layout, miscounts
 from hueyctl.storage.place import Place
 from hueyctl.storage.sqlite import SqliteStore, open_store
@@ -33,13 +34,19 @@ def doctor(file: Path | None, *, cwd: Path, environ: Mapping[str, str], full: bo
         for line in exc.problems:
             yield problem("file", line, exc.hint or "correct it; workers that run go on with what they have read")
         known = config.salvage(file, cwd=cwd, environ=environ)
-        if not os.path.lexists(known.path) and not os.path.lexists(known.store):
+        if not os.path.lexists(known.path) and not is_address(known.store) and not os.path.lexists(known.store):
             return
     else:
         known = project
         yield ok("file", f"{project.path}: {len(project.jobs)} jobs")
-    place = Place(Path(known.store))
+    place = Place.of(known.store, known.dir)
     yield from _of_file(known.path)
+    if place.address is not None:
+        from hueyctl.app.doctor_server import store_on_server
+
+        yield from ground_of_output(place)
+        yield from store_on_server(place, project, full=full, now=now)
+        return
     yield from ground(place)
     yield from _of_store(place, project, full=full, now=now)
 
@@ -59,7 +66,7 @@ def _of_file(path: Path) -> Iterator[Check]:
 
 def _of_store(place: Place, project: Project | None, *, full: bool, now: datetime) -> Iterator[Check]:
     try:
-        store = open_store(place.store, read_only=True)
+        store = open_store(place.path, read_only=True)
     except StoreMissing as exc:
         yield _missing(place, exc)
         return

@@ -34,6 +34,14 @@ def ground(place: Place) -> Iterator[Check]:
     yield from _of_log(place)
 
 
+def ground_of_output(place: Place) -> Iterator[Check]:
+    """The findings about where this machine's locks and output are, of a store that is on a server."""
+    folder = _nearest(place.dir)
+    yield from _of_file_system(folder)
+    yield from _of_permissions(place, folder)
+    yield from _of_space(folder)
+
+
 def of_free_space(free: int, total: int, free_files: int, total_files: int) -> Check:
     """What to think of this much free space (bytes), and of so many files that can still be made (0 in all: no limit).
 
@@ -101,7 +109,7 @@ def _of_permissions(place: Place, folder: Path) -> Iterator[Check]:
 
 
 def _files(place: Place) -> list[Path]:
-    return [place.store, *(Path(f"{place.store}{end}") for end in ("-wal", "-shm"))]
+    return [place.path, *(Path(f"{place.path}{end}") for end in ("-wal", "-shm"))]
 
 
 def _chmod(rights: str, path: Path) -> str:
@@ -134,18 +142,18 @@ def _of_sqlite() -> Iterator[Check]:
 
 def _of_log(place: Place) -> Iterator[Check]:
     try:
-        length = os.stat(f"{place.store}-wal").st_size
+        length = os.stat(f"{place.path}-wal").st_size
     except OSError:
         return
     if length > LONG_LOG:
         yield warning(
             "log",
-            f"{place.store.name}-wal has grown to {_size(length)}",
+            f"{place.path.name}-wal has grown to {_size(length)}",
             "a program that reads the store all the time keeps it from being shortened (fuser, lsof); or no worker has "
             "run for long: `hueyctl worker start`",
         )
     else:
-        yield ok("log", f"{place.store.name}-wal: {_size(length)}")
+        yield ok("log", f"{place.path.name}-wal: {_size(length)}")
 
 
 def _size(count: int) -> str:

@@ -10,14 +10,14 @@ from hueyctl import __version__
 from hueyctl.app.checkup import Check, ok, problem, warning
 from hueyctl.app.public import public
 from hueyctl.app.why import brief
-from hueyctl.app.workers import START, unserved
+from hueyctl.app.workers import START, lives, unserved
 from hueyctl.model.definition import Project
 from hueyctl.model.instant import iso
 from hueyctl.model.mask import Mask
 from hueyctl.model.params import misfit
 from hueyctl.model.run import RunState
 from hueyctl.model.wording import quoted
-from hueyctl.storage.locks import is_free, worker_is_dead
+from hueyctl.storage.locks import is_free, is_of_here
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import EventFilter, RunFilter, Store, Worker
 
@@ -30,7 +30,7 @@ LOOKED_AT = 5_000
 def work(store: Store, place: Place, project: Project | None, *, now: datetime) -> Iterator[Check]:
     """The findings about what the store holds. Raises StoreError where it can't be read."""
     workers = store.workers()
-    alive = [worker for worker in workers if not worker_is_dead(place, worker.id)]
+    alive = [worker for worker in workers if lives(place, worker, now)]
     yield from _of_clock(store, now)
     yield from _of_workers(workers, alive, place, store, now)
     if project is not None:
@@ -69,7 +69,7 @@ def _of_workers(
         said = f"worker {worker.id} ({worker.host}:{worker.pid})"
         if worker not in alive:
             yield _dead(said, len(store.running(worker=worker.id)), rescuer=bool(alive))
-        elif is_free(place.worker_lock(worker.id)):
+        elif is_of_here(place, worker.id) and is_free(place.worker_lock(worker.id)):
             yield warning(
                 "workers",
                 f"{said} is gone, and its guard still ends what it ran",

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hueyctl import config
-from hueyctl.errors import ConfigError
+from hueyctl.errors import ConfigError, StoreMissing
 from hueyctl.model.definition import Job, Project
 from hueyctl.model.mask import Mask
 from hueyctl.model.run import Run
+from hueyctl.storage.address import is_address
 from hueyctl.storage.bell import ring
 from hueyctl.storage.place import Place
-from hueyctl.storage.sqlite import open_store
 from hueyctl.storage.store import RunFilter, Store
+from hueyctl.storage.stores import open_store
 
 _MASKS_MAX = 1000
 
@@ -29,7 +30,7 @@ class Session:
         self.project = project
         self.by = by
         self.file_error = file_error
-        self.place = Place(Path(project.store))
+        self.place = Place.of(project.store, project.dir)
         self._reader: Store | None = None
         self._writer: Store | None = None
         self._masks: dict[str, Mask] = {}
@@ -43,19 +44,29 @@ class Session:
         if self._writer:
             return self._writer
         if not self._reader:
-            self._reader = open_store(self.place.store, read_only=True)
+            self._reader = open_store(self.place, read_only=True)
         return self._reader
+
+    def exists(self) -> bool:
+        """Is there a store yet?"""
+        if self.place.address is None:
+            return self.place.path.exists()
+        try:
+            self.reader()
+        except StoreMissing:
+            return False
+        return True
 
     def writer(self) -> Store:
         """The store, for changing what is in it; raises StoreMissing where there is none yet."""
         if not self._writer:
-            self._writer = open_store(self.place.store)
+            self._writer = open_store(self.place)
         return self._writer
 
     def creator(self) -> Store:
         """The store, for changing what is in it; made where there is none yet."""
         if not self._writer:
-            self._writer = open_store(self.place.store, create=True)
+            self._writer = open_store(self.place, create=True)
         return self._writer
 
     def mask(self, run: Run) -> Mask:
@@ -103,7 +114,7 @@ def open_store_session(file: Path | None, *, cwd: Path, environ: Mapping[str, st
         return open_session(file, cwd=cwd, environ=environ)
     except ConfigError as exc:
         project = config.salvage(file, cwd=cwd, environ=environ)
-        if not os.path.isfile(project.store):
+        if not is_address(project.store) and not os.path.isfile(project.store):
             # Without its place, which may be an address with a password.
             hint = exc.hint or "if its store is in another place, HUEYCTL_STORE=PATH names it"
             raise ConfigError(exc.problems, hint=hint) from exc

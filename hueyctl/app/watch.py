@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from hueyctl.app.session import Session
-from hueyctl.storage.bell import Bell
+from hueyctl.storage.stores import open_bell
 
 BACKSTOP_S = 0.5
 """The bell is a hint that may be missed; the store itself is asked this often."""
@@ -23,7 +23,7 @@ class Watch:
 
     def __init__(self, session: Session, *, output: int | None = None, wake: Sequence[int] = ()) -> None:
         self._session = session
-        self._bell = Bell(session.place.bell)
+        self._bell = open_bell(session.place)
         self._poll = select.poll()
         self._poll.register(self._bell.fileno(), select.POLLIN)
         for fd in wake:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any, Literal
 
@@ -15,7 +15,8 @@ from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch
 from hueyctl.errors import NotFound, Refused, StoreError, StoreMissing, UsageError, WaitTimeout
 from hueyctl.model.wording import did_you_mean, quoted
-from hueyctl.storage.locks import worker_is_dead
+from hueyctl.storage.locks import is_of_here, worker_is_dead
+from hueyctl.storage.place import Place
 from hueyctl.storage.store import Store, Worker
 
 START = "`hueyctl worker start`"
@@ -58,16 +59,30 @@ def statuses(session: Session, *, now: datetime) -> list[WorkerStatus]:
     return [
         WorkerStatus(
             worker,
-            alive=not worker_is_dead(session.place, worker.id),
-            fresh=now - worker.beat_at <= timedelta(seconds=worker.lease_s),
+            alive=lives(session.place, worker, now),
+            fresh=_is_fresh(worker, now),
         )
         for worker in _as_of_now(session.reader())
     ]
 
 
 def alive(session: Session, store: Store) -> list[Worker]:
-    """The workers that live now. Death is a free lock: no pid is asked and no clock."""
-    return [worker for worker in _as_of_now(store) if not worker_is_dead(session.place, worker.id)]
+    """The workers that live now."""
+    now = datetime.now(UTC)
+    return [worker for worker in _as_of_now(store) if lives(session.place, worker, now)]
+
+
+def lives(place: Place, worker: Worker, now: datetime) -> bool:
+    """Does this worker live, as far as can be seen from this machine?
+
+    Death is a free lock: no pid is asked and no clock. Of another machine's there is only its last beat to go by: that
+    is for showing it, and no run is ever given back for it.
+    """
+    return not worker_is_dead(place, worker.id) if is_of_here(place, worker.id) else _is_fresh(worker, now)
+
+
+def _is_fresh(worker: Worker, now: datetime) -> bool:
+    return now - worker.beat_at <= timedelta(seconds=worker.lease_s)
 
 
 def _as_of_now(store: Store) -> list[Worker]:
@@ -147,11 +162,18 @@ def await_gone(session: Session, workers: Sequence[Worker], *, timeout: timedelt
     deadline = None if timeout is None else monotonic() + timeout.total_seconds()
     with Watch(session) as watch:
         for worker in workers:
-            while not worker_is_dead(session.place, worker.id):
+            while not _is_gone(session, worker):
                 # A process that ends rings no bell: its locks are looked at ten times a second.
                 if not watch.wait(deadline, backstop_s=0.1):
                     hint = f"`kill {worker.pid}` once more interrupts what it still runs"
                     raise WaitTimeout(f"worker {worker.id} is still running", hint=hint)
+
+
+def _is_gone(session: Session, worker: Worker) -> bool:
+    if is_of_here(session.place, worker.id) or session.place.address is None:
+        return worker_is_dead(session.place, worker.id)
+    # It takes itself out at the end, or another worker does.
+    return all(each.id != worker.id for each in session.reader().workers())
 
 
 def _named(living: Sequence[Worker], id: str) -> Worker:

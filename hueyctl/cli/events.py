@@ -57,7 +57,7 @@ def events(
     types = parse_types(type)
     if after is not None and limit is not None and follow:
         raise UsageError("--limit and --after: following goes on behind one of them")
-    fresh = follow and not session.place.store.exists()
+    fresh = follow and not session.exists()
     where = EventFilter(
         types=types,
         job=job if fresh else finding.known_job(session, job),
@@ -79,7 +79,7 @@ def events(
 
 def _follow(session: Session, where: EventFilter, after: int | None, last: int, *, fresh: bool) -> Iterator[Answer]:
     if fresh:
-        yield Answer(notes=[f"there is no store yet; waiting for {session.place.store}"])
+        yield Answer(notes=[f"there is no store yet; waiting for {session.place.shown}"])
     for page in follow_events(session, where, after=after, last=last, output=stdout_fd()):
         yield _answer(page)
 

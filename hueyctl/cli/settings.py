@@ -45,7 +45,7 @@ class Settings:
             if error := self._session.file_error:
                 from hueyctl.cli.render import warn
 
-                warn(error, f"going on with its store alone, {self._session.place.store}", as_json=self.as_json)
+                warn(error, f"going on with its store alone, {self._session.place.shown}", as_json=self.as_json)
         return self._session
 
     def close(self) -> None:

@@ -31,7 +31,6 @@ from hueyctl.config.reading import (
     takes,
     timezone,
 )
-from hueyctl.config.unbuilt import unbuilt
 from hueyctl.errors import ConfigError
 from hueyctl.model.definition import Project, QueueSettings, Retention, WorkerSettings
 
@@ -129,25 +128,13 @@ def find(explicit: Path | None, *, cwd: Path, environ: Mapping[str, str]) -> Pat
 
 
 def load(path: Path, *, environ: Mapping[str, str]) -> Project:
-    """The definitions in this file, which is read once. Everything in them is built.
-
-    Raises:
-        ConfigError: the file can't be read, or something in it is wrong or not built yet; `problems` has all of it.
-    """
-    project, problems = _parsed(path, environ)
-    problems += unbuilt(project)
-    if problems:
-        raise ConfigError(problems)
-    return project
-
-
-def parse(path: Path, *, environ: Mapping[str, str]) -> Project:
-    """The definitions in this file, those included whose behaviour isn't built yet.
+    """The definitions in this file, which is read once.
 
     Raises:
         ConfigError: the file can't be read, or something in it is wrong; `problems` has all of it.
     """
-    project, problems = _parsed(path, environ)
+    path = path.absolute()
+    project, problems = _of(path, _toml(path), environ)
     if problems:
         raise ConfigError(problems)
     return project
@@ -173,12 +160,6 @@ def salvage(explicit: Path | None, *, cwd: Path, environ: Mapping[str, str]) -> 
     # An override that is wrong must not lead to another store.
     store = found.store or os.path.join(path.parent, environ["HUEYCTL_STORE"])
     return Project(path=path, store=store, timezone=found.timezone)
-
-
-def _parsed(path: Path, environ: Mapping[str, str]) -> tuple[Project, list[str]]:
-    """What is right in the file, and what is wrong with it."""
-    path = path.absolute()
-    return _of(path, _toml(path), environ)
 
 
 def _of(path: Path, raw: dict[str, Any], environ: Mapping[str, str]) -> tuple[Project, list[str]]:

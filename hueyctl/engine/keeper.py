@@ -153,7 +153,7 @@ class Keeper(Periodic):
 
     def _wal_bytes(self) -> int:
         try:
-            return os.stat(f"{self._place.store}-wal").st_size
+            return os.stat(f"{self._place.path}-wal").st_size
         except OSError:
             return 0
 

@@ -17,7 +17,6 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -36,15 +35,16 @@ from hueyctl.engine.keeper import Keeper
 from hueyctl.engine.log import WorkerLog, listen_to_huey
 from hueyctl.engine.mailbox import Mailbox
 from hueyctl.engine.queue import RunnerHuey
-from hueyctl.errors import ConfigError, HueyctlError, StoreBusy, StoreError, StoreFull, StoreReplaced
+from hueyctl.errors import ConfigError, HueyctlError, StoreBusy, StoreError, StoreFull, StoreMissing, StoreReplaced
 from hueyctl.model.definition import Project
 from hueyctl.process.client import Guard, GuardFailed, become_subreaper, kill_descendants
-from hueyctl.storage.bell import Bell, ring
+from hueyctl.storage.bell import ring
 from hueyctl.storage.identity import erase, note
 from hueyctl.storage.locks import hold
 from hueyctl.storage.place import Place, told
-from hueyctl.storage.sqlite import SqliteStore, open_store
+from hueyctl.storage.store import Store
 from hueyctl.storage.store import Worker as WorkerRecord
+from hueyctl.storage.stores import open_bell, open_store
 
 READY_FD = "HUEYCTL_READY_FD"
 JOIN_S = 0.05  # between looks at the threads while draining
@@ -67,10 +67,9 @@ def run_worker(project: Project, options: WorkerOptions) -> int:
     Raises:
         StoreError: the store can't be used; nothing was started.
     """
-    place = Place(Path(project.store))
+    place = Place.of(project.store, project.dir)
     place.prepare()
-    new = not place.store.exists()
-    _open(place).close()
+    new = _make_ready(place)
     worker = _Worker(project, options, place)
     exit_code = worker.live(new=new)
     if worker.left_something_running():
@@ -107,8 +106,18 @@ def detach_worker(argv: Sequence[str], place: Place) -> int:
     return process.wait() or 1
 
 
-def _open(place: Place, *, busy_s: float = 5.0) -> SqliteStore:
-    return open_store(place.store, create=True, migrate=True, busy_s=busy_s)
+def _open(place: Place, *, busy_s: float = 5.0) -> Store:
+    return open_store(place, create=True, migrate=True, busy_s=busy_s)
+
+
+def _make_ready(place: Place) -> bool:
+    """Bring the store up to date, or make it where there is none yet (True)."""
+    try:
+        open_store(place, migrate=True).close()
+    except StoreMissing:
+        _open(place).close()
+        return True
+    return False
 
 
 class _Worker:
@@ -149,7 +158,7 @@ class _Worker:
                 self._guard = self._start_guard()
             except GuardFailed as exc:
                 raise HueyctlError(str(exc)) from exc
-            self._bell = Bell(self._place.bell)
+            self._bell = open_bell(self._place)
             store = _open(self._place)  # kept open, so that its log stays the same file for this worker's life
             try:
                 note(lock, self._place)
@@ -232,7 +241,7 @@ class _Worker:
         queues = "all queues" if self._queues is None else "queues " + ", ".join(self._queues)
         jobs = len(self._project.jobs)
         self._log.info(
-            f"worker {self.id} online: store {self._place.store}{' (new)' if new else ''}, "
+            f"worker {self.id} online: store {self._place.shown}{' (new)' if new else ''}, "
             f"{jobs} job{'' if jobs == 1 else 's'} of {self._project.path}, concurrency {self._concurrency}, {queues}",
             worker=self.id,
         )

@@ -95,6 +95,13 @@ def ring(dir: Path, kind: bytes = b"work", *, skip: Path | None = None) -> None:
                 continue
 
 
+def ring_one(bell: Path, kind: bytes) -> None:
+    """Ring the bell at this path alone. Never waits, never raises."""
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, _Folder(bell.parent) as folder:
+        sender.setblocking(False)
+        sender.sendto(kind, folder.address(bell.name))
+
+
 class _Folder:
     """Addresses of the sockets in a folder, through a descriptor of it where its path is too long for an address."""
 

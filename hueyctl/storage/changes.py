@@ -103,6 +103,7 @@ def revoke_one(database: Database, run: Run, *, kill: bool, now: datetime, log: 
     if not run.killing:
         database.run("UPDATE runs SET revoking = 1, killing = 1 WHERE n = ?", run.n)
         log.run(run, EventType.REVOKE_REQUESTED, RunState.RUNNING)
+        database.tell(b"ask")
     return Revocation(msgspec.structs.replace(run, revoking=True, killing=True), "requested")
 
 
@@ -137,6 +138,7 @@ def pause(database: Database, pauses: Sequence[Pause]) -> None:
     with database.write(durable=True):
         for switch in pauses:
             at = micros(switch.at)
+            database.tell(b"work")
             database.run(PAUSE, switch.kind, switch.name, switch.note, switch.by, at)
             log = Log(at, switch.by)
             _log_switch(log, EventType.PAUSED, switch.kind, switch.name, switch.note)
@@ -149,6 +151,7 @@ def resume(database: Database, kind: str, name: str, *, by: str, now: datetime) 
     with database.write(durable=True):
         switch = database.one("DELETE FROM pauses WHERE kind = ? AND name = ? RETURNING at", kind, name)
         if switch is not None:
+            database.tell(b"work")
             _log_switch(log, EventType.RESUMED, kind, name, None)
             log.write(database)
             if kind in ("all", "schedule"):

@@ -27,7 +27,7 @@ from hueyctl.storage import ends, gates, pipelines
 from hueyctl.storage.database import Database, Unstorable
 from hueyctl.storage.hooks import follow
 from hueyctl.storage.known import Known
-from hueyctl.storage.limits import Limits
+from hueyctl.storage.limits import Limits, bounds
 from hueyctl.storage.lines import HEADS, LINE
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import RUN_COLUMNS, SUBJECT, Row, instant, maybe_micros, micros, run_from
@@ -196,6 +196,8 @@ def _exchange(
             stopped = _claim(database, known, limits, log, claims, durable=durable)
             due = min((at for at in (due, limits.opens_at) if at is not None), default=None)
         log.write(database)
+        if want is not None and any(bounds(want, settlement.claimed) for settlement in settlements):
+            database.tell(b"work")  # the end of one may let another worker start the next
         hooked = follow(database, log)
         if hooked:
             known.pending(again=True)  # such a run may expire

@@ -95,6 +95,14 @@ class Limits:
         return limit.per // MICROSECOND
 
 
+def bounds(want: Want, run: Run | None) -> bool:
+    """May others be waiting for the end of this run, since so many of its job or queue may run at once?"""
+    if run is None:
+        return False
+    policy = want.jobs.get(run.job)
+    return run.queue in want.queue_limits or (policy is not None and policy.max_concurrent is not None)
+
+
 def running(database: Database) -> tuple[Counter[str], Counter[str]]:
     """How many runs are under way, by queue and by job."""
     queues: Counter[str] = Counter()

@@ -93,8 +93,17 @@ def is_free(path: Path) -> bool:
         os.close(fd)
 
 
+def is_of_here(place: Place, worker: str) -> bool:
+    """Did this worker begin on this machine, so that its locks tell whether it lives? Of a store in a file all did."""
+    locks = place.worker_lock(worker), place.guard_lock(worker)
+    return place.address is None or any(os.path.lexists(lock) for lock in locks)
+
+
 def worker_is_dead(place: Place, worker: str) -> bool:
-    """Is a worker of this machine gone, and with it everything that its guard had started?"""
+    """Is a worker of this machine gone, and with it everything that its guard had started? Of another's that can't be
+    said: False."""
+    if not is_of_here(place, worker):
+        return False
     return is_free(place.worker_lock(worker)) and is_free(place.guard_lock(worker))
 
 

@@ -114,6 +114,10 @@ class Log:
 
     def write(self, database: Database) -> None:
         """Write all of it."""
+        if self.entered or self.opened:
+            database.tell(b"work")
+        elif self._rows:
+            database.tell(b"event")
         if self._rows:
             database.many(INSERT_EVENT, self._rows)
         counts = [(queue, job, state.value, count) for (queue, job, state), count in self._moves.items() if count]

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from hueyctl.errors import StoreError, StoreFull, StoreReadOnly
+from hueyctl.storage.address import digest, is_address, without_password
 
 # SQLite's log needs memory shared between its processes, and flock must reach all of them: neither holds over a
 # network. 9p and virtiofs are left out: they are how virtual machines see their own host's disk.
@@ -27,14 +28,37 @@ ONE_USER = "a store belongs to one user; run hueyctl as its owner, or name anoth
 
 
 class Place(msgspec.Struct, frozen=True):
-    """The files and folders of the store at `path` (absolute)."""
+    """The files and folders of the store at `path` (absolute), which nobody but SQLite may open: closing it would drop
+    SQLite's locks.
+
+    A store on a server has an `address`, and no file at `path`: what lies beside it is of this machine alone.
+    """
 
     path: Path
+    address: str | None = None
+
+    @classmethod
+    def of(cls, store: str, folder: Path) -> Place:
+        """The place of a store as a `jobs.toml` in `folder` (absolute) names it: a path, or an address."""
+        if not is_address(store):
+            return cls(Path(store))
+        return cls(folder / ".hueyctl" / f"postgres-{digest(store)}", store)
 
     @property
-    def store(self) -> Path:
-        """The database itself. Nobody but SQLite may open it: closing it would drop SQLite's locks."""
-        return self.path
+    def shown(self) -> str:
+        """Where the store is, as it may be shown: without a password."""
+        return str(self.path) if self.address is None else without_password(self.address)
+
+    def origin(self) -> str:
+        """What is the same for all who ring each other here, and differs on any other machine; empty where nobody can
+        be rung."""
+        from hueyctl.storage.boot import boot_id
+
+        try:
+            found = os.stat(self.bell)
+        except OSError:
+            return ""
+        return f"{boot_id()}-{found.st_dev}-{found.st_ino}"
 
     @property
     def dir(self) -> Path:
@@ -122,7 +146,13 @@ class Place(msgspec.Struct, frozen=True):
                 folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as exc:
             raise told(exc, self.dir) from exc
-        refuse_network(self.dir)
+        if self.address is None:
+            refuse_network(self.dir)
+        elif (found := network_file_system(self.dir)) is not None:
+            raise StoreError(
+                f"{self.dir} is on a network file system ({found}), where a worker can't be seen to die",
+                hint="keep jobs.toml on a local disk: this machine's locks and output lie beside it",
+            )
 
 
 @cache

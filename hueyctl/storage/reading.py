@@ -212,7 +212,7 @@ def _event_conditions(database: Database, where: EventFilter) -> tuple[str, list
         conditions.append("job = ?")
         values.append(where.job)
     if where.types is not None:
-        conditions.append(f"type IN ({', '.join('?' * len(where.types))})")
+        conditions.append(f"type IN ({', '.join('?' * len(where.types))})" if where.types else "FALSE")
         values += where.types
     if where.since is not None:
         conditions.append("time >= ?")

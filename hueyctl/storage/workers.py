@@ -87,6 +87,7 @@ def ask(database: Database, worker: str, request: Literal["stop", "reload"]) -> 
     with database.write(durable=False):
         # A reload that comes after a stop must not take its place.
         sql = "UPDATE workers SET request = CASE request WHEN 'stop' THEN 'stop' ELSE ? END WHERE id = ?"
+        database.tell(b"ask")
         return database.run(sql, request, worker) > 0
 
 

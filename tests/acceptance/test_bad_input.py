@@ -72,11 +72,6 @@ def test_all_that_is_wrong_is_said_at_once(project: Project) -> None:
         assert f"jobs.toml: {place}:" in result.err, result
 
 
-def test_a_store_whose_behaviour_is_not_built_yet_is_an_error_that_says_so(project: Project) -> None:
-    project.write('[jobs.a]\ncommand = ["true"]\n[hueyctl]\nstore = "postgresql://localhost/x"\n')
-    assert "not built yet" in project.cli("check", code=2).err
-
-
 def test_check_says_what_of_a_python_job_cannot_be_imported_or_called(project: Project) -> None:
     project.file("mine.py", "def f(a, b=1): ...\n")
     project.file("broken.py", "import nothing_like_it\n")

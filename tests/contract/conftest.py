@@ -5,27 +5,73 @@ Every test of this folder runs on every store of `STORES`. A second store joins 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from postgres_server import PostgresServer
 from scene import Opener, Scene
 
-from hueyctl.storage.sqlite import open_store
+from hueyctl.storage.postgres import open_store as open_postgres
+from hueyctl.storage.sqlite import open_store as open_sqlite
 
 
-def sqlite(folder: Path) -> Opener:
+def sqlite_store(folder: Path, _: pytest.FixtureRequest) -> Opener:
     """Opens connections to one SQLite store."""
-    return lambda: open_store(folder / ".hueyctl" / "queue.db", create=True)
+    return lambda: open_sqlite(folder / ".hueyctl" / "queue.db", create=True)
 
 
-STORES: dict[str, Callable[[Path], Opener]] = {"sqlite": sqlite}
+def postgres_store(_: Path, request: pytest.FixtureRequest) -> Opener:
+    """Opens connections to one store in a database of its own."""
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = server.new_database(template=request.getfixturevalue("made"))
+    request.addfinalizer(lambda: server.drop_database(name))
+    return lambda: open_postgres(server.address(name))
+
+
+@pytest.fixture(scope="session")
+def made(postgres: PostgresServer) -> str:
+    """A database with a store in it: to copy it takes a third of the time that making one does."""
+    name = postgres.new_database()
+    open_postgres(postgres.address(name), create=True).close()
+    return name
+
+
+STORES: dict[str, Callable[[Path, pytest.FixtureRequest], Opener]] = {
+    "sqlite": sqlite_store,
+    "postgres": postgres_store,
+}
+
+
+# A server answers in a tenth of a millisecond where SQLite is called: of what is drawn by chance it gets a part, unless
+# `make contract` asks for all of it.
+SHARES = {"sqlite": 1.0, "postgres": 1.0 if os.environ.get("ALL_DRAWS") else 0.15}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out those of the many seeds of a walk that a store doesn't get."""
+    out = [item for item in items if isinstance(item, pytest.Function) and _is_beyond_its_share(item)]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in set(out)]
+
+
+def _is_beyond_its_share(item: pytest.Function) -> bool:
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    store = given.get("store_at")
+    return item.originalname.endswith("_of_a_walk") and given["seed"] >= 50 * SHARES[str(store)]
+
+
+@pytest.fixture
+def share(request: pytest.FixtureRequest) -> float:
+    """How many of the examples that are drawn by chance this store gets."""
+    return SHARES[request.node.callspec.params["store_at"]]
 
 
 @pytest.fixture(params=list(STORES))
 def store_at(request: pytest.FixtureRequest) -> Callable[[Path], Opener]:
     """Makes an opener of a store in a folder."""
-    return STORES[request.param]
+    return lambda folder: STORES[request.param](folder, request)
 
 
 @pytest.fixture

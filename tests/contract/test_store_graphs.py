@@ -443,11 +443,14 @@ def waits_for_its_schedule(run: Run) -> bool:
 
 
 @pytest.mark.timeout(900)  # of which a failure takes most, to find its shortest form
-def test_the_laws_of_the_graph_hold_whatever_happens(store_at: Callable[[Path], Opener]) -> None:
+def test_the_laws_of_the_graph_hold_whatever_happens(store_at: Callable[[Path], Opener], share: float) -> None:
     run_state_machine_as_test(
         lambda: Machine(store_at),
         settings=settings(
-            max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            max_examples=round(40 * share),
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
         ),
     )
 

@@ -492,10 +492,13 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(900)  # of which a failure takes most, to find its shortest form
-def test_a_store_keeps_to_its_model(store_at: Callable[[Path], Opener]) -> None:
+def test_a_store_keeps_to_its_model(store_at: Callable[[Path], Opener], share: float) -> None:
     run_state_machine_as_test(
         lambda: Machine(store_at),
         settings=settings(
-            max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            max_examples=round(100 * share),
+            stateful_step_count=50,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
         ),
     )

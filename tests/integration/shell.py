@@ -116,7 +116,7 @@ class Shell:
     # -- the store, driven as a worker would ------------------------------------------------------------------------
     @contextlib.contextmanager
     def store(self) -> Iterator[SqliteStore]:
-        store = open_store(self.place.store, create=True)
+        store = open_store(self.place.path, create=True)
         try:
             yield store
         finally:

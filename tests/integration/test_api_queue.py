@@ -133,9 +133,7 @@ def test_run_is_enqueue_and_wait_and_raises_where_it_did_not_succeed(shell: Shel
     for code in (0, 1):
         caller = threading.Thread(target=call)
         caller.start()
-        eventually(
-            lambda: shell.place.store.exists() and shell.type("runs", "--state", "queued", "--json").json["runs"]
-        )
+        eventually(lambda: shell.place.path.exists() and shell.type("runs", "--state", "queued", "--json").json["runs"])
         shell.finish("fetch", code=code)
         caller.join()
     assert isinstance(outcome[0], hueyctl.Run)
@@ -205,7 +203,7 @@ def test_connections_of_threads_that_ended_are_closed(queue: hueyctl.Queue, shel
     queue.enqueue("fetch")
 
     def opened() -> int:
-        return sum(os.readlink(f"/proc/self/fd/{fd}") == str(shell.place.store) for fd in _fds())
+        return sum(os.readlink(f"/proc/self/fd/{fd}") == str(shell.place.path) for fd in _fds())
 
     before = opened()
     for _ in range(5):
@@ -254,7 +252,7 @@ def test_a_store_that_is_replaced_ends_a_follower(shell: Shell, queue: hueyctl.Q
     following = shell.spawn("events", "-f")
     waiting = shell.spawn("wait", "last")
     eventually(lambda: len(list(shell.place.bell.iterdir())) == 2)
-    shell.place.store.rename(shell.dir / "moved.db")
+    shell.place.path.rename(shell.dir / "moved.db")
     for process in (following, waiting):
         _, err = process.communicate(timeout=20)
         assert process.returncode == 4

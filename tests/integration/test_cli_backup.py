@@ -64,7 +64,7 @@ def test_a_file_that_is_there_is_replaced_only_by_force(shell: Shell) -> None:
 
 def test_a_store_is_never_the_target_under_whatever_name(shell: Shell) -> None:
     shell.enqueue("fetch")
-    store = shell.place.store
+    store = shell.place.path
     (shell.dir / "link").symlink_to(store)
     os.link(store, shell.dir / "same")
     (shell.dir / "other.db").write_bytes(b"")
@@ -104,19 +104,19 @@ def test_a_damaged_store_gives_no_copy(shell: Shell) -> None:
         for _ in range(50):
             run = NewRun(id=str(uuid.uuid4()), job="fetch", message=Message(params={"url": "x" * 5000}))
             store.accept([run], by="b", now=datetime.now(UTC))
-    with shell.place.store.open("r+b") as file:
+    with shell.place.path.open("r+b") as file:
         file.seek(20 * 4096)
         file.write(b"\xa5" * 4096 * 20)
-    before = shell.place.store.read_bytes()
+    before = shell.place.path.read_bytes()
     said = shell.type("backup", "copy.db", code=4)
     assert "is damaged" in said.err
     assert names(shell.dir) == [".hueyctl", "jobs.toml"]
-    assert shell.place.store.read_bytes() == before
+    assert shell.place.path.read_bytes() == before
 
 
 def test_a_store_of_an_older_version_can_be_copied_before_it_is_migrated(shell: Shell) -> None:
     shell.enqueue("fetch")
-    with closing(sqlite3.connect(shell.place.store)) as connection:
+    with closing(sqlite3.connect(shell.place.path)) as connection:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION - 1}")
     shell.type("runs", code=4)
     shell.type("backup", "copy.db")

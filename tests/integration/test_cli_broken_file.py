@@ -114,7 +114,7 @@ def test_what_needs_the_store_alone_goes_on_with_one_line_of_warning(
             assert json.loads(warning)["warning"]["problems"], warning
         else:
             assert warning.startswith("jobs.toml: "), "a line about the file begins with its name"
-            assert f"going on with its store alone, {shell.place.store}: see `hueyctl check`" in warning
+            assert f"going on with its store alone, {shell.place.path}: see `hueyctl check`" in warning
         assert not [line for line in others if line.startswith("jobs.toml")], "once is enough"
         assert said.out == whole.get(line, said.out)
         assert "hunter" not in said.out + said.err
@@ -185,7 +185,7 @@ def test_a_lost_file_is_that_of_the_nearest_folder_with_a_store(shell: Shell, fi
 def test_where_the_store_can_not_be_told_nothing_is_guessed_and_nothing_made(
     shell: Shell, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    away = shell.place.store.parent.rename(shell.dir / "away")
+    away = shell.place.path.parent.rename(shell.dir / "away")
     for text in ("[jobs\n", '[hueyctl]\nstore = "away/queue.db"\n[jobs\n'):
         file.write_text(text)
         for line in ("runs", "pause", "worker stop", "worker status"):
@@ -197,7 +197,7 @@ def test_where_the_store_can_not_be_told_nothing_is_guessed_and_nothing_made(
     file.write_text('[hueyctl]\nstore = "away/queue.db"\nstroe = 1\n')
     assert "fetch" in shell.type("runs").out, "as far as it is right"
     away.rename(shell.place.dir)
-    for wrong in ("  ", "~nobody-of-that-name/q.db", "postgresql://ada:hunter2@localhost/jobs"):
+    for wrong in ("  ", "~nobody-of-that-name/q.db", "mysql://ada:hunter2@localhost/jobs"):
         monkeypatch.setenv("HUEYCTL_STORE", wrong)
         said = shell.type("runs", code=2)
         assert "HUEYCTL_STORE" in said.err

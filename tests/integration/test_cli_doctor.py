@@ -73,7 +73,7 @@ def only(checks: Checks, name: str, state: str) -> str:
 
 
 def sql(shell: Shell, *statements: str) -> None:
-    with closing(sqlite3.connect(shell.place.store, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(shell.place.path, isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement)
 
@@ -89,12 +89,12 @@ def test_a_store_in_use_is_well_and_its_file_is_left_as_it_is(shell: Shell, work
     shell.enqueue("fetch", "url=x")
     shell.finish("fetch")
     shell.enqueue("fetch")
-    before = shell.place.store.read_bytes()
+    before = shell.place.path.read_bytes()
     checks = doctor(shell, code=0)
     assert findings(checks) == []
     assert {"pragmas", "integrity", "clock", "workers", "queues", "held", "jobs"} <= {c["name"] for c in checks}
     assert findings(doctor(shell, "--full", code=0)) == []
-    assert shell.place.store.read_bytes() == before
+    assert shell.place.path.read_bytes() == before
 
 
 def test_people_are_told_in_words_what_to_do(shell: Shell) -> None:
@@ -127,16 +127,16 @@ def test_folders_and_files_that_others_can_read_are_told(shell: Shell, worker: N
     shell.place.dir.chmod(0o755)
     assert f"chmod go-rwx {shell.place.dir}" in only(doctor(shell, code=0), "permissions", "warning")
     shell.place.dir.chmod(0o700)
-    shell.place.store.chmod(0o640)
-    assert f"chmod go-rwx {shell.place.store}" in only(doctor(shell, code=0), "permissions", "warning")
+    shell.place.path.chmod(0o640)
+    assert f"chmod go-rwx {shell.place.path}" in only(doctor(shell, code=0), "permissions", "warning")
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 1000, b"SQLite format 3\0" + b"\0" * 5000])
 def test_what_is_no_store_is_a_finding_and_left_as_it_is(shell: Shell, content: bytes) -> None:
     shell.enqueue("fetch")
-    shell.place.store.write_bytes(content)
+    shell.place.path.write_bytes(content)
     assert "hueyctl backup" in only(doctor(shell, code=1), "store", "problem")
-    assert shell.place.store.read_bytes() == content
+    assert shell.place.path.read_bytes() == content
 
 
 def test_damage_inside_is_found(shell: Shell, worker: None) -> None:
@@ -145,13 +145,13 @@ def test_damage_inside_is_found(shell: Shell, worker: None) -> None:
             NewRun(id=str(uuid.uuid4()), job="fetch", message=Message(params={"url": "x" * 900})) for _ in range(500)
         ]
         store.accept(runs, by="b", now=datetime.now(UTC))
-    damaged = bytearray(shell.place.store.read_bytes())
+    damaged = bytearray(shell.place.path.read_bytes())
     damaged[30 * 4096 : 60 * 4096] = b"\xa5" * (30 * 4096)
-    shell.place.store.write_bytes(damaged)
+    shell.place.path.write_bytes(damaged)
     checks = doctor(shell, code=1)
     assert ("integrity", "problem") in findings(checks)
     assert all("backup" in each["hint"] for each in checks if each["name"] == "integrity")
-    assert shell.place.store.read_bytes() == damaged
+    assert shell.place.path.read_bytes() == damaged
 
 
 def test_an_index_that_lacks_a_row_is_found_by_a_full_look(shell: Shell, worker: None) -> None:
@@ -177,8 +177,8 @@ def test_a_newer_store_and_a_lost_one_are_findings(shell: Shell) -> None:
     shell.enqueue("fetch")
     sql(shell, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     assert "upgrade hueyctl" in only(doctor(shell, code=1), "store", "problem")
-    shell.place.store.unlink()
-    shell.place.store.with_name("queue.db-wal").write_bytes(b"x")
+    shell.place.path.unlink()
+    shell.place.path.with_name("queue.db-wal").write_bytes(b"x")
     assert "its log queue.db-wal is there" in only(doctor(shell, code=1), "store", "problem")
 
 
@@ -277,7 +277,7 @@ def test_pauses_are_told(shell: Shell, worker: None) -> None:
 
 
 def test_a_locked_store_is_read_all_the_same(shell: Shell, worker: None) -> None:
-    with closing(sqlite3.connect(shell.place.store, isolation_level=None)) as other:
+    with closing(sqlite3.connect(shell.place.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         assert findings(doctor(shell, code=0)) == []
 
@@ -321,8 +321,8 @@ run(["enqueue", "fetch"])
 os._exit(0)
 """
     subprocess.run([sys.executable, "-c", code], cwd=shell.dir, env=shell.env(), check=True, stdout=subprocess.DEVNULL)
-    log = Path(f"{shell.place.store}-wal")
-    before = (shell.place.store.read_bytes(), log.read_bytes())
+    log = Path(f"{shell.place.path}-wal")
+    before = (shell.place.path.read_bytes(), log.read_bytes())
     assert before[1]
     assert findings(doctor(shell, "--full", code=0)) == []
-    assert (shell.place.store.read_bytes(), log.read_bytes()) == before
+    assert (shell.place.path.read_bytes(), log.read_bytes()) == before

@@ -129,7 +129,7 @@ def test_wrong_usage_is_said_and_nothing_is_enqueued(shell: Shell, words: list[s
     error = shell.type("enqueue", *words, "--json", code=code).error
     assert said in error["message"] + str(error["hint"])
     assert error["code"] == {2: "usage", 3: "not-found"}[code]
-    assert not shell.place.store.exists()
+    assert not shell.place.path.exists()
 
 
 def test_everything_that_is_wrong_with_the_parameters_is_said_at_once(shell: Shell) -> None:
@@ -191,7 +191,7 @@ def test_a_batch_is_taken_whole_and_its_ids_printed_one_a_line(shell: Shell) -> 
 def test_one_wrong_line_and_nothing_of_the_batch_is_taken(shell: Shell, line: str, code: int, said: str) -> None:
     err = shell.type("enqueue", "--batch", "-", stdin=f'{{"job": "plain"}}\n{line}\n'.encode(), code=code).err
     assert said in err
-    assert not shell.place.store.exists()
+    assert not shell.place.path.exists()
 
 
 def test_a_batch_of_nothing_enqueues_nothing(shell: Shell) -> None:
@@ -223,7 +223,7 @@ def test_waiting_for_a_run_that_fails_says_why_on_one_line_and_exits_1(shell: Sh
 
 def test_waiting_in_json_ends_with_the_run_as_it_ended(shell: Shell) -> None:
     waiting = shell.spawn("enqueue", "plain", "--wait", "--json")
-    eventually(lambda: shell.place.store.exists() and shell.claim_all("plain"))
+    eventually(lambda: shell.place.path.exists() and shell.claim_all("plain"))
     out, err = waiting.communicate(timeout=20)
     assert (waiting.returncode, err) == (0, b"")
     assert json.loads(out)["run"]["state"] == "succeeded"

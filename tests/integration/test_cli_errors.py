@@ -178,10 +178,10 @@ def test_completion_offers_commands(shell: Shell) -> None:
 
 def test_a_store_that_can_t_be_used_is_4(shell: Shell) -> None:
     shell.place.dir.mkdir()
-    shell.place.store.write_text("not a database")
+    shell.place.path.write_text("not a database")
     for words in (["enqueue", "fetch"], ["runs"], ["inspect"], ["events", "-f"], ["worker", "status"]):
         assert shell.type(*words, "--json", code=4).error["code"] == "store-damaged"
-    assert shell.place.store.read_text() == "not a database"
+    assert shell.place.path.read_text() == "not a database"
 
 
 def test_another_users_store_is_said_to_be_one_users(shell: Shell) -> None:
@@ -223,7 +223,7 @@ def test_reading_works_where_nothing_can_be_written(shell: Shell) -> None:
     folders = [shell.place.dir, *(path for path in shell.place.dir.rglob("*") if path.is_dir())]
     for path in folders:
         path.chmod(0o500)
-    shell.place.store.chmod(0o400)
+    shell.place.path.chmod(0o400)
     try:
         for words in (["runs"], ["inspect", run], ["result", run], ["wait", run], ["events"], ["inspect"]):
             assert shell.type(*words).out

@@ -425,7 +425,7 @@ def test_the_result_of_a_pipeline_that_ends_side_by_side_is_a_list_in_the_order_
 
 def test_a_wait_that_ends_badly_names_the_step_and_where_to_read_on(shell: Shell) -> None:
     process = shell.spawn("enqueue", "etl", "url=u", "--wait")
-    eventually(lambda: shell.place.store.exists() and shell.type("runs", "--json").json["runs"])
+    eventually(lambda: shell.place.path.exists() and shell.type("runs", "--json").json["runs"])
     finish_all(shell, "fetch")
     shell.finish("double", code=3)
     (failed,) = (run["id"][:8] for run in shell.type("runs", "--state", "failed", "--json").json["runs"])

@@ -119,12 +119,12 @@ def test_others_get_the_write_lock_between_the_steps(shell: Shell) -> None:
     steps: list[Tidied] = []
 
     def prune() -> None:
-        with closing(open_store(shell.place.store)) as store:
+        with closing(open_store(shell.place.path)) as store:
             for step in prune_steps(store, shell.place, at_once, now=now + timedelta(seconds=1)):
                 steps.append(step)  # noqa: PERF402 (one by one, as they are made)
 
     pruning = threading.Thread(target=prune)
-    with closing(open_store(shell.place.store)) as other:
+    with closing(open_store(shell.place.path)) as other:
         pruning.start()
         try:
             written_after = []

@@ -101,7 +101,7 @@ def test_ctrl_c_ends_it_as_well(shell: Shell, run: str, number: int) -> None:
 def test_what_goes_wrong_is_said_where_one_can_read_it(shell: Shell, run: str) -> None:
     looking = Looking(shell)
     looking.see("last minute")
-    shell.place.store.rename(shell.place.store.with_name("moved"))
+    shell.place.path.rename(shell.place.path.with_name("moved"))
     looking.terminal.expect_exact(END)
     looking.see("was deleted or moved while in use")
     looking.see("exit code 4")

@@ -164,12 +164,12 @@ def test_a_detached_worker_is_online_when_start_returns_and_gone_when_stop_does(
 
 def test_a_detached_worker_that_can_t_start_says_why(shell: Shell) -> None:
     shell.place.dir.mkdir()
-    shell.place.store.write_text("not a database at all")
+    shell.place.path.write_text("not a database at all")
     said = shell.spawn("worker", "start", "--detach")
     _, err = said.communicate(timeout=60)
     assert said.returncode == 4
     assert "is damaged" in err.decode()
-    shell.place.store.unlink()
+    shell.place.path.unlink()
     shell.place.log.unlink()
     shell.place.log.mkdir()
     assert "worker.log: Is a directory" in shell.type("worker", "start", "--detach", code=4).err
@@ -200,8 +200,8 @@ def test_a_worker_for_a_queue_that_nothing_uses_says_so(shell: Shell) -> None:
         first = worker.communicate(timeout=60)[1].decode().splitlines()[0]
         assert ("no job, schedule or waiting run uses the queue" in first) == bool(said)
         assert said in first
-    shell.place.store.unlink()
-    shell.place.store.write_text("not a database at all")
+    shell.place.path.unlink()
+    shell.place.path.write_text("not a database at all")
     said = shell.spawn("worker", "start", "--detach", "--queue", "haevy").communicate(timeout=60)[1].decode()
     assert 'the queue "haevy"' in said
     assert "is damaged" in said

@@ -68,8 +68,8 @@ class Rig:
             "at_once": job("at_once", "json:loads", retries=2),
             "program": Job(name="program", body=CommandBody(argv=("true",)), dir=Path("/")),
         }
-        self.project = Project(path=folder / "jobs.toml", store=str(self.place.store), jobs=jobs)
-        self.store = open_store(self.place.store, create=True, migrate=True)
+        self.project = Project(path=folder / "jobs.toml", store=str(self.place.path), jobs=jobs)
+        self.store = open_store(self.place.path, create=True, migrate=True)
         now = datetime.now(UTC)
         self.store.register(
             Worker(
@@ -102,7 +102,7 @@ class Rig:
         raise AssertionError("nothing here runs in a process")
 
     def open_store(self) -> SqliteStore:
-        return self.store_class(open_store(self.place.store, busy_s=0.2).database)
+        return self.store_class(open_store(self.place.path, busy_s=0.2).database)
 
     def take(self) -> Attempt:
         """An attempt, as a thread takes it."""
@@ -262,7 +262,7 @@ def test_a_settlement_outlasts_a_locked_store(rig: Rig) -> None:
     thread.join(10)
     (attempt,) = taken
     assert attempt is not None
-    other = sqlite3.connect(rig.place.store, isolation_level=None)
+    other = sqlite3.connect(rig.place.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     rig.huey.execute(task_of(attempt))
     rig.thread()
@@ -278,7 +278,7 @@ def test_a_replaced_store_ends_the_dispatcher_and_frees_those_who_wait(rig: Rig)
     rig.dispatcher.start()
     rig.thread()
     rig.wait_for(id, RunState.SUCCEEDED)
-    os.rename(rig.place.store, rig.place.store.with_suffix(".moved"))
+    os.rename(rig.place.path, rig.place.path.with_suffix(".moved"))
     ring(rig.place.bell)
     assert rig.has_ended.wait(10)
     assert isinstance(rig.dispatcher.failure, StoreReplaced)
@@ -487,7 +487,7 @@ def test_a_store_that_takes_no_slots_is_asked_again_after_a_second_and_no_sooner
     rig.dispatcher.swap(Definitions(schedules, {}))
     rig.dispatcher.start()
     eventually(rig.states)
-    other = sqlite3.connect(rig.place.store, isolation_level=None)
+    other = sqlite3.connect(rig.place.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
 
     def refusals() -> list[datetime]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from editor import underlined
 
-from hueyctl.config.load import parse
+from hueyctl.config.load import load
 from hueyctl.errors import ConfigError
 from hueyctl.model.definition import Project
 
@@ -25,7 +25,7 @@ class Toml:
         What is read is right, so an editor that knows the schema must not underline it.
         """
         self.path.write_text(text, encoding="utf-8")
-        project = parse(self.path, environ=environ)
+        project = load(self.path, environ=environ)
         assert underlined(text) == []
         return project
 
