@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from hueyctl.app.elsewhere import bring
 from hueyctl.app.events import events_after
 from hueyctl.app.full import what_is_full
 from hueyctl.app.overview import Progress, progress
@@ -103,6 +104,8 @@ class JobDetail(msgspec.Struct, frozen=True, kw_only=True):
 def run_detail(session: Session, run: Run, *, now: datetime) -> RunDetail:
     """All about a run, as it is now."""
     mask, place = session.mask(run), session.place
+    for attempt in range(1, run.attempt + 1):
+        bring(session, run, attempt)
     events = [event for page in events_after(session, EventFilter(run=run.id), after=0) for event in page]
     return RunDetail(
         run=public_of(session, run),

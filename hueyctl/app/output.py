@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from hueyctl.app.elsewhere import bring
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
@@ -42,6 +43,7 @@ def read_logs(
         NotFound: the run had no such attempt.
     """
     number = _attempt(run, attempt)
+    bring(session, run, number)
     mask = session.mask(run)
     for stream in streams if number else ():
         if last is not None:
@@ -80,6 +82,8 @@ def follow_logs(
             # Looked at before its output: what is there when a run has ended is all there is.
             now = store.get(run.id)
             over = now is None or now.attempt != number or now.state is not RunState.RUNNING
+            if over:
+                bring(session, run, number)
             for pipe in pipes:
                 yield from pipe.read()
             if over:

@@ -100,6 +100,7 @@ def logs(
 
     Of a pipeline, what its steps printed, one after the other in their order.
     """
+    from hueyctl.app.elsewhere import host_of
     from hueyctl.app.output import BOTH, Stream, follow_logs, read_logs
 
     session = settings.store_session()
@@ -124,6 +125,9 @@ def logs(
         if not of.attempt:
             never = f"never started: it is {of.state}" if of.state in TERMINAL else "has not started yet"
             yield Answer(notes=[f"run {short(of.id)} {never}"])
+        elsewhere = host_of(session, of)
+        if elsewhere is not None:
+            yield Answer(notes=[f"run {short(of.id)} runs on {elsewhere}: until it ends, its output is there alone"])
         shown = None
         for chunk in chunks(of):
             if shown is not None and chunk.attempt != shown:

@@ -39,10 +39,14 @@ from hueyctl.model.outcome import (
 )
 from hueyctl.model.params import completed, environment
 from hueyctl.model.run import Run
-from hueyctl.model.transition import Done, Final, Release, Settlement, Verdict
+from hueyctl.model.transition import Done, Final, Printed, Release, Settlement, Verdict
+from hueyctl.process.output import end_of
 from hueyctl.process.spec import AttemptSpec, Ended, ProcessSpec, PythonSpec
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import Claim
+
+# Of each stream, where it is to be seen from other machines too.
+KEPT_MAX = 64 * 1024
 
 
 class JobFailed(Exception):
@@ -306,7 +310,14 @@ class Attempt:
             outcome=self._masked(outcome),
             ended_at=datetime.now(UTC),
             claimed=self.run,
+            printed=None if self.place.address is None else self._printed(),
         )
+
+    def _printed(self) -> Printed | None:
+        """The ends of what it has printed, for those who look from other machines."""
+        paths = self.place.stdout(self.run.id, self.run.attempt), self.place.stderr(self.run.id, self.run.attempt)
+        stdout, stderr = (end_of(path, KEPT_MAX) for path in paths)
+        return Printed(stdout, stderr) if stdout or stderr else None
 
     def _masked(self, outcome: AnyOutcome) -> AnyOutcome:
         match outcome:

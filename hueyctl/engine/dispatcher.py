@@ -511,7 +511,7 @@ class Dispatcher:
             self._looked_at = listened_at
         if (kinds & {b"work", b"ask"} or late) and self._raised is None:
             with self._role:
-                if kinds & {b"work", b"ask"} or store.changed():
+                if kinds & {b"work", b"ask"} or _has_changed(store):
                     self._claimable = self._rung = True
                     self._look_for_requests(store)
         due = self._next_due
@@ -540,6 +540,13 @@ class Dispatcher:
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full: it is awake already
             os.write(self._wake_w, b"x")
+
+
+def _has_changed(store: Store) -> bool:
+    try:
+        return store.changed()
+    except StoreBusy:  # a server that is gone for a moment: the next look finds out
+        return False
 
 
 def _seconds_to(at: datetime) -> float:

@@ -43,10 +43,18 @@ class Release(msgspec.Struct, frozen=True):
 Verdict = Done | Retry | Final | Release
 
 
+class Printed(msgspec.Struct, frozen=True):
+    """The ends of what an attempt has printed, for those who look from another machine than the one it ran on."""
+
+    stdout: bytes
+    stderr: bytes
+
+
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """How the attempt claimed under `token` ended; given exactly once per claim.
 
     `claimed` is the run as the claim gave it: a store that finds its token in force, and no revoke, needn't read it.
+    `printed` is for a store that several machines use.
     """
 
     n: int
@@ -55,6 +63,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     outcome: AnyOutcome
     ended_at: datetime
     claimed: Run | None = None
+    printed: Printed | None = None
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

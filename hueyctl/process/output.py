@@ -237,6 +237,16 @@ def tail(path: Path, size: int) -> bytes:
     return b"".join(reversed(found))
 
 
+def end_of(path: Path, size: int) -> bytes:
+    """The last `size` bytes, behind a line that says how much was left out, if any was."""
+    try:
+        found = tail(path, size)
+        left_out = os.stat(path).st_size - len(found)
+    except OSError:
+        return b""
+    return cut_marker(left_out) + found if left_out > 0 else found
+
+
 def tail_lines(path: Path, n: int) -> bytes:
     """The last `n` lines; nothing where nothing was printed."""
     if n <= 0:

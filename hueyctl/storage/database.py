@@ -35,6 +35,10 @@ class SyncFailed(StoreError):
 class Database(Protocol):
     """One open connection. One thread at a time."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Do several machines use it? Then it has a table for the ends of what runs have printed."""
+
     # -- statements -------------------------------------------------------------------------------------------------
     def all(self, sql: str, *values: Any) -> list[Row]:
         """Run one statement and fetch all that it gives, so that nothing of it stays open."""

@@ -70,6 +70,11 @@ UPDATE runs SET state = 'running', attempt = ?, token = ?, worker = ?, started_a
 WHERE n = ?
 """
 
+KEEP: Final = """
+INSERT INTO outputs (n, attempt, stdout, stderr) VALUES (?, ?, ?, ?)
+ON CONFLICT (n, attempt) DO UPDATE SET stdout = excluded.stdout, stderr = excluded.stderr
+"""
+
 HOLD: Final = "UPDATE runs SET state = 'held', hold = 'misfit', reason = ? WHERE n = ?"
 
 
@@ -190,6 +195,8 @@ def _exchange(
         stale = (
             _settle_each(database, settlements, now, log) if each_alone else _settle(database, settlements, now, log)
         )
+        if database.is_shared:
+            _keep(database, [settlement for settlement in settlements if settlement not in stale])
         due, more = _let_time_pass(database, known, log)
         if want is not None and not more and known.registered(want.worker):
             limits = Limits(database, want, log.time, paused=known.paused())
@@ -280,6 +287,17 @@ def _settle_each(database: Database, settlements: Iterable[Settlement], now: dat
         whole.entered |= log.entered
         whole.occasions += log.occasions
     return stale
+
+
+def _keep(database: Database, settlements: Iterable[Settlement]) -> None:
+    database.many(
+        KEEP,
+        [
+            (settlement.n, attempt_of(settlement.token), settlement.printed.stdout, settlement.printed.stderr)
+            for settlement in settlements
+            if settlement.printed is not None
+        ],
+    )
 
 
 def _refuse(database: Database, settlement: Settlement, log: Log) -> None:

@@ -119,6 +119,10 @@ class Place(msgspec.Struct, frozen=True):
         """The file that an attempt writes its progress to, for as long as it runs."""
         return self._beside("progress") / f"{run}.{attempt}"
 
+    def prepare_output(self, run: str) -> None:
+        """Make the folder of what a run prints. Raises OSError."""
+        (self.output / run).mkdir(mode=0o700, parents=True, exist_ok=True)
+
     def names(self, run: str, attempt: int) -> tuple[str, str, str]:
         """The names of `stdout`, `stderr` and `progress`: each attempt needs them, and a Path takes 4 µs to make."""
         output, progress = _folders(self.path)

@@ -79,6 +79,15 @@ CREATE INDEX runs_pipeline ON runs (pipeline, position) WHERE pipeline IS NOT NU
 CREATE INDEX runs_going_on ON runs (pipeline, position) WHERE pipeline IS NOT NULL AND finished_at IS NULL;
 CREATE UNIQUE INDEX runs_unique ON runs (unique_key) WHERE unique_key IS NOT NULL AND finished_at IS NULL;
 
+-- The ends of what attempts have printed, which otherwise lies on the machine that they ran on.
+CREATE TABLE outputs (
+    n       BIGINT NOT NULL REFERENCES runs (n) ON DELETE CASCADE,
+    attempt BIGINT NOT NULL,
+    stdout  BYTEA  NOT NULL,
+    stderr  BYTEA  NOT NULL,
+    PRIMARY KEY (n, attempt)
+);
+
 CREATE TABLE lines (
     queue TEXT   COLLATE "C" NOT NULL,
     job   TEXT   COLLATE "C" NOT NULL,

@@ -82,6 +82,8 @@ _SYNC: Final = "SELECT pg_logical_emit_message(true, 'hueyctl', '')"
 class PostgresDatabase:
     """One open connection to the store at an address. `origin` names this machine in what `tell` sends."""
 
+    is_shared = True
+
     def __init__(self, address: str, *, busy_s: float, origin: str) -> None:
         self.shown = without_password(address)
         self.busy_s = busy_s

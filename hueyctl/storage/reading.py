@@ -7,7 +7,7 @@ indexes named where SQLite would walk through all runs instead.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hueyctl.model.definition import RateLimit
 from hueyctl.model.event import Event
@@ -18,6 +18,9 @@ from hueyctl.storage.limits import IN_THE_WAY
 from hueyctl.storage.lines import HEADS, LINE
 from hueyctl.storage.rows import EVENT_COLUMNS, RUN_COLUMNS, Row, event_from, instant, micros, pause_from, run_from
 from hueyctl.storage.store import EventFilter, Line, LockHolder, Pause, RunFilter
+
+if TYPE_CHECKING:
+    from hueyctl.model.transition import Printed
 
 NO_LIMIT: Final = 2**63 - 1
 # No more than so many runs are counted in front of one.
@@ -159,6 +162,16 @@ def running(database: Database, *, worker: str | None) -> list[Run]:
     if worker is None:
         return _runs(database.all(f"{sql} ORDER BY started_at, n"))
     return _runs(database.all(f"{sql} AND worker = ? ORDER BY started_at, n", worker))
+
+
+def printed(database: Database, run: Run, attempt: int) -> Printed | None:
+    """`Store.printed`."""
+    if not database.is_shared:
+        return None
+    from hueyctl.model.transition import Printed
+
+    row = database.one("SELECT stdout, stderr FROM outputs WHERE n = ? AND attempt = ?", run.n, attempt)
+    return Printed(*row) if row else None
 
 
 def lock_holder(database: Database, key: str) -> LockHolder | None:

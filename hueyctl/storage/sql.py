@@ -42,7 +42,7 @@ from hueyctl.storage.store import (
 )
 
 if TYPE_CHECKING:
-    from hueyctl.model.transition import Settlement
+    from hueyctl.model.transition import Printed, Settlement
 
 
 class SqlStore:
@@ -217,6 +217,9 @@ class SqlStore:
 
     def inputs(self, run: Run) -> tuple[Input, ...]:
         return pipelines.inputs(self.database, run)
+
+    def printed(self, run: Run, attempt: int) -> Printed | None:
+        return reading.printed(self.database, run, attempt)
 
     def lock_holder(self, key: str) -> LockHolder | None:
         return reading.lock_holder(self.database, key)

@@ -53,6 +53,8 @@ NORMAL = 1
 class SqliteDatabase:
     """One open connection. `path` is absolute."""
 
+    is_shared = False
+
     def __init__(self, path: Path, *, read_only: bool, busy_s: float) -> None:
         if sqlite3.sqlite_version_info < OLDEST_SQLITE:
             oldest = ".".join(map(str, OLDEST_SQLITE))

@@ -24,7 +24,7 @@ from hueyctl.model.event import Event
 from hueyctl.model.handover import Input
 from hueyctl.model.hook import NO_HOOKS, Hooks
 from hueyctl.model.run import NewRun, Run, RunState
-from hueyctl.model.transition import Settlement
+from hueyctl.model.transition import Printed, Settlement
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -460,6 +460,9 @@ class Store(Protocol):
     def inputs(self, run: Run) -> tuple[Input, ...]:
         """What the steps have given, so far, that a step waits for; for a pipeline's run: its last steps, whose results
         are its result."""
+
+    def printed(self, run: Run, attempt: int) -> Printed | None:
+        """The ends of what an ended attempt has printed, where the store is one that several machines use."""
 
     def lock_holder(self, key: str) -> LockHolder | None:
         """The running run that holds a lock; None: it is free."""
