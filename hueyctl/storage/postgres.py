@@ -81,8 +81,8 @@ def _fill(connection: psycopg.Connection[Row], search_path: str) -> None:
     statements = files("hueyctl.storage").joinpath("postgres.sql").read_text(encoding="utf-8")
     connection.execute(statements.encode(), prepare=False)
     connection.execute(
-        b"INSERT INTO store (id, schema, version, writer, server, floor) "
-        b"VALUES ($1, $2, 0, '', pg_postmaster_start_time()::text, 0)",
+        b"INSERT INTO store (id, schema, version, writer, server) "
+        b"VALUES ($1, $2, 0, '', pg_postmaster_start_time()::text)",
         (secrets.token_hex(8), SCHEMA_VERSION),
     )
 

@@ -10,10 +10,8 @@ CREATE TABLE store (
     version BIGINT NOT NULL,
     -- Of the last transaction, so that one whose commit got no answer can be recognised.
     writer  TEXT   COLLATE "C" NOT NULL,
-    -- When the server was started that wrote last, and the number that no event has that was written before: where the
-    -- server has crashed, the newest events may be gone, and somebody may have read them.
-    server  TEXT   COLLATE "C" NOT NULL,
-    floor   BIGINT NOT NULL
+    -- When the server was started that wrote last.
+    server  TEXT   COLLATE "C" NOT NULL
 ) WITH (fillfactor = 10);
 
 CREATE TABLE meta (
@@ -96,8 +94,11 @@ CREATE TABLE lines (
     PRIMARY KEY (queue, job, state)
 ) WITH (fillfactor = 10);
 
+-- A sequence counts when it is asked, beside transactions; but one alone asks at a time, until it has committed.
+CREATE SEQUENCE events_seq;
+
 CREATE TABLE events (
-    seq      BIGINT PRIMARY KEY,
+    seq      BIGINT PRIMARY KEY DEFAULT nextval('events_seq'),
     time     BIGINT NOT NULL,
     type     TEXT   COLLATE "C" NOT NULL,
     state    TEXT   COLLATE "C",
@@ -114,14 +115,6 @@ CREATE TABLE events (
 );
 
 CREATE INDEX events_run ON events (n, seq) WHERE n IS NOT NULL;
-
--- The next number of an event. Not from a sequence, which counts in the order of asking and beside transactions: a
--- number must not appear after a greater one, and there is one writer anyway.
-CREATE FUNCTION next_seq() RETURNS BIGINT LANGUAGE sql VOLATILE AS $$
-    SELECT greatest((SELECT max(seq) FROM events), (SELECT floor FROM store)) + 1
-$$;
-
-ALTER TABLE events ALTER COLUMN seq SET DEFAULT next_seq();
 
 -- SQLite's, as far as it is used: the number at a path of one key in a JSON object.
 CREATE FUNCTION json_extract(text TEXT, path TEXT) RETURNS DOUBLE PRECISION LANGUAGE sql IMMUTABLE AS $$

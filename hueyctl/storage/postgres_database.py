@@ -29,7 +29,7 @@ from psycopg.conninfo import conninfo_to_dict
 from hueyctl.errors import StoreError, StoreNewer, StoreReplaced, StoreUnreachable
 from hueyctl.storage.address import without_password
 from hueyctl.storage.database import SCHEMA_VERSION
-from hueyctl.storage.postgres_dialect import adapt, meaning, numbered
+from hueyctl.storage.postgres_dialect import adapt, in_few, meaning, numbered
 from hueyctl.storage.rows import Row
 
 Result = TypeVar("Result")
@@ -71,9 +71,11 @@ BEGIN; {soon}UPDATE store SET version = version + 1, writer = '{mark}'
 RETURNING version, id, schema, server, pg_postmaster_start_time()::text, pg_current_xact_id()::text
 """
 _SOON: Final = "SET LOCAL synchronous_commit = off; "
-# By the first that writes after the server was started: it may have crashed.
+# By the first that writes after the server was started, durably: it may have crashed, and the newest events may be gone
+# that somebody has read.
 _STARTED: Final = f"""
-UPDATE store SET server = ?, floor = {SEQ_JUMP} + greatest(floor, (SELECT coalesce(max(seq), 0) FROM events))
+SET LOCAL synchronous_commit = on; UPDATE store SET server = pg_postmaster_start_time()::text;
+SELECT setval('events_seq', {SEQ_JUMP} + greatest((SELECT max(seq) FROM events), (SELECT last_value FROM events_seq)))
 """
 # Something in the server's log behind all that was committed: its own commit waits until that is on the disk.
 _SYNC: Final = "SELECT pg_logical_emit_message(true, 'hueyctl', '')"
@@ -120,10 +122,12 @@ class PostgresDatabase:
         """See `Database.many`."""
         if not rows:
             return 0
+        count = 0
         try:
             with self.connection.cursor() as cursor:
-                cursor.executemany(numbered(sql), rows)
-                count = cursor.rowcount
+                for statement, some in in_few(sql, rows):
+                    cursor.executemany(statement, some)
+                    count += cursor.rowcount
         except psycopg.Error as exc:
             raise self._meaning(exc) from exc
         self._changes += count
@@ -241,7 +245,8 @@ class PostgresDatabase:
             self._check(schema)
             self._saw(version - 1)
             if written_by != self._server:
-                self._execute(_STARTED, (self._server,))
+                self._plain(_STARTED.encode())
+                self._changes += 1
         except BaseException:
             self._undo()
             raise
