@@ -17,8 +17,8 @@ from contextlib import closing
 from importlib.resources import files
 
 from hueyctl.storage.changes import CHUNK, INSERT
-from hueyctl.storage.database import CACHE_KIB, WAL_AUTOCHECKPOINT_PAGES
 from hueyctl.storage.log import INSERT_EVENT
+from hueyctl.storage.sqlite_database import CACHE_KIB, WAL_AUTOCHECKPOINT_PAGES
 
 SCHEMA = files("hueyctl.storage").joinpath("schema.sql").read_text(encoding="utf-8")
 SETTINGS = f"""

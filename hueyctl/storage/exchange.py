@@ -20,6 +20,7 @@ from hueyctl.failpoints import failpoint
 from hueyctl.model import transition
 from hueyctl.model.event import EventType
 from hueyctl.model.hook import NO_HOOKS, Hooks
+from hueyctl.model.instant import iso
 from hueyctl.model.outcome import Raised, describe
 from hueyctl.model.run import MESSAGE_VERSION, Run, RunState
 from hueyctl.model.transition import Change, Settlement, settle
@@ -73,6 +74,11 @@ WHERE n = ?
 KEEP: Final = """
 INSERT INTO outputs (n, attempt, stdout, stderr) VALUES (?, ?, ?, ?)
 ON CONFLICT (n, attempt) DO UPDATE SET stdout = excluded.stdout, stderr = excluded.stderr
+"""
+
+TOLD_OTHERS: Final = f"""
+SELECT {RUN_COLUMNS} FROM runs WHERE n = ?1
+    AND (SELECT type FROM events WHERE n = ?1 AND n IS NOT NULL ORDER BY seq DESC LIMIT 1) <> 'rate-limited'
 """
 
 HOLD: Final = "UPDATE runs SET state = 'held', hold = 'misfit', reason = ? WHERE n = ?"
@@ -336,7 +342,8 @@ def _claim(
     taken = _Taken(database)
     if log.entered or log.opened:
         known.line = None
-    runs = _in_order(database, known, limits, taken)
+    held_back: list[int] = []
+    runs = _in_order(database, known, limits, taken, held_back)
     stopped: Literal["reclaim", "full"] | None = None
     while (run := next(runs, None)) is not None:
         misfit = _misfit(run, want)
@@ -346,7 +353,7 @@ def _claim(
             if _hold(database, run, misfit, log):
                 # Who was let out may come before others of this lock that are at hand already.
                 known.line = None
-                runs = _in_order(database, known, limits, taken)
+                runs = _in_order(database, known, limits, taken, held_back)
         elif run.attempt and not durable:
             # A run may crash the machine each time: that it was claimed must not come undone.
             stopped = "reclaim"
@@ -362,7 +369,19 @@ def _claim(
             stopped = "full"
             break
     taken.write()
+    for n in dict.fromkeys(held_back):
+        _tell_held_back(database, n, limits, log)
     return stopped
+
+
+def _tell_held_back(database: Database, n: int, limits: Limits, log: Log) -> None:
+    """Record once in each wait that it is this run's turn, and the rate limit of its job says later."""
+    row = database.one(TOLD_OTHERS, n)
+    if row is not None:
+        run = run_from(row)
+        limit, opens_at = limits.want.jobs[run.job].rate_limit, limits.throttled[run.job]
+        data = {"limit": str(limit), "opens_at": iso(instant(opens_at))}
+        log.run(run, EventType.RATE_LIMITED, RunState.QUEUED, data)
 
 
 class _Taken:
@@ -383,9 +402,9 @@ def _lock(database: Database, run: Run, taken: _Taken, log: Log) -> bool:
     return gates.take(database, run, log)
 
 
-def _in_order(database: Database, known: Known, limits: Limits, taken: _Taken) -> Iterator[Run]:
+def _in_order(database: Database, known: Known, limits: Limits, taken: _Taken, held_back: list[int]) -> Iterator[Run]:
     """The queued runs that a worker may take, in the order of claiming. Each must have left its line, or be among the
-    `taken`, when the next is asked for."""
+    `taken`, when the next is asked for. Into `held_back` go the numbers of those whose turn a rate limit puts off."""
     want = limits.want
     fetched: dict[tuple[str, str], list[Row]] = {}
     if known.line is None:
@@ -401,6 +420,8 @@ def _in_order(database: Database, known: Known, limits: Limits, taken: _Taken) -
     while heads:
         _, _, queue, job = heads[0]
         if not limits.allow(queue, job):
+            if job in limits.throttled:
+                held_back.append(heads[0][1])
             heapq.heappop(heads)
             continue
         rows = fetched.get((queue, job)) or _line(database, queue, job, want.limit, taken)

@@ -43,6 +43,8 @@ class Limits:
     def __init__(self, database: Database, want: Want, at: int, *, paused: Collection[tuple[str, str]]) -> None:
         self.opens_at: int | None = None
         """When the first rate limit that closed a line opens it again."""
+        self.throttled: dict[str, int] = {}
+        """When each job may start again of which a run was held back by its rate limit."""
         self.want = want
         self.paused = paused
         self._database, self._at = database, at
@@ -85,7 +87,7 @@ class Limits:
             return True
         row = self._database.one(IN_THE_WAY, job, most - 1)
         if row is not None:
-            opens_at = row[0] + self._window(job)
+            opens_at = self.throttled[job] = row[0] + self._window(job)
             self.opens_at = opens_at if self.opens_at is None else min(opens_at, self.opens_at)
         return False
 

@@ -120,6 +120,23 @@ def test_attempts_count_and_not_runs(scene: Scene) -> None:
     assert scene.claim(jobs=THREE_A_MINUTE) == []
 
 
+def test_the_run_whose_turn_a_rate_limit_puts_off_is_told_once(scene: Scene) -> None:
+    runs = [scene.accept("a") for _ in range(5)]
+    other = scene.accept("b", priority=-1)
+    assert len(scene.claim(jobs=THREE_A_MINUTE)) == 4
+    told = [event for event in scene.events() if event.type == "rate-limited"]
+    assert [(event.run, event.state, event.data) for event in told] == [
+        (runs[3].id, "queued", {"limit": "3/1m", "opens_at": "2026-03-01T12:01:00Z"})
+    ]
+    scene.pass_time(seconds=1)
+    assert scene.claim(jobs=THREE_A_MINUTE) == []
+    assert sum(event.type == "rate-limited" for event in scene.events()) == 1, "once in each wait"
+    assert scene.get(other).state is RunState.RUNNING, "it keeps no other line waiting"
+    scene.pass_time(minutes=1)
+    assert [claim.run.id for claim in scene.claim(jobs=THREE_A_MINUTE)] == [runs[3].id, runs[4].id]
+    assert sum(event.type == "rate-limited" for event in scene.events()) == 1
+
+
 def test_a_clock_that_was_set_back_stops_a_rate_limited_job_for_one_window_at_most(scene: Scene) -> None:
     for _ in range(6):
         scene.accept()
