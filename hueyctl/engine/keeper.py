@@ -24,7 +24,7 @@ from hueyctl.engine.periodic import Periodic
 from hueyctl.errors import StoreBusy, StoreFull
 from hueyctl.process.client import kill_what_outlived
 from hueyctl.storage.bell import ring
-from hueyctl.storage.locks import HeldLock, clear, hold, worker_is_dead
+from hueyctl.storage.locks import HeldLock, clear, hold, is_of_here, worker_is_dead
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import Store, Worker
 from hueyctl.storage.tidying import Tidied, orphan_steps, prune_steps
@@ -44,6 +44,7 @@ class BeatWatch:
     def __init__(self, pause_s: float) -> None:
         self._longest_s = 1.2 * pause_s
         self._seen: dict[str, tuple[int, float]] = {}
+        self._heard: set[str] = set()
         self._last: float | None = None
 
     def observe(self, workers: Sequence[Worker], now: float) -> list[Worker]:
@@ -53,13 +54,19 @@ class BeatWatch:
         silent = []
         seen = {}
         for worker in workers:
-            beat, still_s = self._seen.get(worker.id, (-1, 0.0))
-            still_s = still_s + passed if beat == worker.beat else 0.0
+            known = self._seen.get(worker.id)
+            if known is not None and known[0] != worker.beat:
+                self._heard.add(worker.id)
+            still_s = known[1] + passed if known is not None and known[0] == worker.beat else 0.0
             seen[worker.id] = (worker.beat, still_s)
             if still_s >= worker.lease_s:
                 silent.append(worker)
         self._seen = seen
         return silent
+
+    def has_heard(self, worker: Worker) -> bool:
+        """Has this one beaten since it was first observed?"""
+        return worker.id in self._heard
 
 
 class Keeper(Periodic):
@@ -79,7 +86,7 @@ class Keeper(Periodic):
         super().__init__("Keeper", open_store=open_store, pause_s=pause_s, ended=ended)
         self._worker, self._place, self._definitions, self._log = worker, place, definitions, log
         self._watch = BeatWatch(pause_s)
-        self.has_looked = False  # once at least: what the dead had left is back in the queue
+        self.has_looked = False  # at all others, once at least: what the dead had left is back in the queue
         self._maintenance: HeldLock | None = None
         self._orphans: Iterator[Tidied] = iter(())  # a search under way, over many turns
         self._orphans_at = time.monotonic()
@@ -117,10 +124,16 @@ class Keeper(Periodic):
                 with suppress(OSError):
                     self._place.progress(run.id, run.attempt).unlink()  # its guard would have, at the attempt's end
                 self._log.warning(f"{run.job} {run.id[:8]} attempt {run.attempt} was lost with it; now {run.state}")
-        first, self.has_looked = not self.has_looked, True
-        if changed or dead or first:  # a burst waits for the first look
+        before, self.has_looked = self.has_looked, self.has_looked or not self._in_doubt(store, others, dead)
+        if changed or dead or before != self.has_looked:  # a burst waits for the first look
             ring(self._place.bell, b"work")
         self._clear_locks({worker.id for worker in workers} - dead.keys())
+
+    def _in_doubt(self, store: Store, others: Sequence[Worker], dead: Collection[str]) -> bool:
+        """Is there one of another machine that has something under way, and may be dead: silent for less than its
+        lease, and not heard of either?"""
+        unheard = [worker.id for worker in others if worker.id not in dead and not self._watch.has_heard(worker)]
+        return any(not is_of_here(self._place, id) and store.running(worker=id) for id in unheard)
 
     def _clear_locks(self, known: Collection[str]) -> None:
         """Remove what the dead left of their locks: every command that opens the store looks at each."""

@@ -8,6 +8,8 @@ with one of its actions: what was not come to is not shown.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import itertools
 import random
 import re
@@ -19,12 +21,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
-from history import check, extra_executions
-from storm import CLIENT_STEPS, LEASE_S, ROOT, UPKEEP_STEPS, Plan, Round, play
+from history import check, extra_executions  # noqa: E402 - found in the folders that the line above adds
+from postgres_server import PostgresServer  # noqa: E402
+from storm import CLIENT_STEPS, LEASE_S, ROOT, UPKEEP_STEPS, Plan, Round, play  # noqa: E402
 
-from hueyctl.failpoints import POINTS
+from hueyctl.failpoints import POINTS  # noqa: E402
 
 KEPT = ROOT / "build" / "torture"
 ACTIONS = ("kill", "error", "stall")
@@ -43,15 +46,25 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=0, help="play so many seeds, however long it takes")
     parser.add_argument("--points", default="", help="only these, with commas: points (claim.after) or steps (claim)")
     parser.add_argument("--actions", default=",".join(ACTIONS), help="only these (default: kill,error,stall)")
+    parser.add_argument("--postgres", action="store_true", help="on PostgreSQL, with workers as on two machines")
     given = parser.parse_args(arguments)
     wanted = [name for name in given.points.split(",") if name]
     points = [point for point in POINTS if not wanted or point in wanted or point.partition(".")[0] in wanted]
     actions = [action for action in ACTIONS if action in given.actions.split(",")]
     if not points or not actions:
         parser.error(f"no such points or actions; points are {', '.join(POINTS)}")
+    if given.postgres:
+        points = [point for point in points if not point.startswith("checkpoint")]  # the server makes its own
     pairs = list(itertools.product(points, actions))
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(contextlib.closing(PostgresServer())) if given.postgres else None
+        return torture(pairs, given, server)
+
+
+def torture(pairs: Sequence[Pair], given: argparse.Namespace, server: PostgresServer | None) -> int:
+    """Play as `given` says, on a database of this server for each round, where there is one."""
     ends_at = time.monotonic() + given.minutes * 60
-    sums = Sums(pairs)
+    sums = Sums(pairs, server)
     seeds = itertools.count(given.seed)
     for seed in itertools.islice(seeds, given.seeds or None):
         for plan in plans(pairs, seed):
@@ -84,8 +97,8 @@ def plans(pairs: Sequence[Pair], seed: int) -> Iterator[Plan]:
 class Sums:
     """What all rounds together came to; `pairs` are the points and actions that were to be played."""
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.pairs = pairs
+    def __init__(self, pairs: Sequence[Pair], server: PostgresServer | None = None) -> None:
+        self.pairs, self.server = pairs, server
         self.rounds = self.kills = self.runs = self.slots = self.attempts = self.extra = self.events = self.false = 0
         self.seeds: set[int] = set()
         self.fired: Counter[Pair] = Counter()
@@ -94,12 +107,22 @@ class Sums:
 
     def play(self, plan: Plan) -> None:
         """Play a round, count it, and say what came of it."""
-        with tempfile.TemporaryDirectory(prefix="hueyctl-torture-") as folder:
+        with tempfile.TemporaryDirectory(prefix="hueyctl-torture-") as folder, self._database() as address:
+            plan = dataclasses.replace(plan, store=address)
             false = self.add(play(plan, Path(folder)))
             said = f"{len(false)} promises broken" if false else "ok"
             print(f"{self.rounds:4}  {plan}: {self.last}, {said}", flush=True)
             if false:
                 keep(plan, false, Path(folder), self.rounds)
+
+    @contextlib.contextmanager
+    def _database(self) -> Iterator[str]:
+        if self.server is None:
+            yield ""
+            return
+        name = self.server.new_database()
+        yield self.server.address(name)
+        self.server.drop_database(name)
 
     def add(self, played: Round) -> list[str]:
         """Count a round; what is false in it."""

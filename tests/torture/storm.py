@@ -2,8 +2,9 @@
 
 A round has two enqueuers, one who revokes and retries, three schedules, two workers (a third comes later, with a job
 that only it defines) and a reaper who kills workers and starts others; where processes stall, he also stops one for
-longer than its lease. When the storm is over, workers without failpoints finish what is left, and what was seen from
-outside becomes a `history.History`.
+longer than its lease. On a store that has an address, every other worker is in another folder, with its own locks, as
+if it were on another machine. When the storm is over, workers without failpoints finish what is left, and what was seen
+from outside becomes a `history.History`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ GUARD_ENDED = re.compile(r"the guard died, and with it")
 JOBS = """
 [hueyctl]
 pythonpath = [".", {root}]
+{store}
 
 [worker]
 concurrency = {concurrency}
@@ -187,11 +189,13 @@ class Plan:
     """What one round does: `points` are the failpoints armed, each with its action; `seconds` is the storm's length.
 
     Where one of them has not fired by then, it lasts up to three times as long, a harmless one up to a minute more.
+    `store` is the address of the store; without one it is a file.
     """
 
     points: Mapping[str, str]
     seed: int
     seconds: float = 3.0
+    store: str = ""
 
     def __str__(self) -> str:
         return f"{' '.join(f'{point}={action}' for point, action in self.points.items())} seed {self.seed}"
@@ -250,11 +254,21 @@ class _Storm:
         if prunes:
             self.history.pruned = frozenset({"succeeded"})
         text = JOBS.format(
-            root=json.dumps(str(ROOT)), concurrency=CONCURRENCY, lease_s=LEASE_S, keep="1" if prunes else '"7d"'
+            root=json.dumps(str(ROOT)),
+            store=f"store = {json.dumps(plan.store)}" if plan.store else "",
+            concurrency=CONCURRENCY,
+            lease_s=LEASE_S,
+            keep="1" if prunes else '"7d"',
         )
-        (folder / "jobs.toml").write_text(text)
-        (folder / "all.toml").write_text(text + LATER)
-        (folder / "body.py").write_text(BODY)
+        self.places = [folder]
+        if plan.store:
+            self.places.append(folder / "far")
+            self.places[1].mkdir()
+            (self.places[1] / "marks").symlink_to(folder / "marks")
+        for place in self.places:
+            (place / "jobs.toml").write_text(text)
+            (place / "all.toml").write_text(text + LATER)
+            (place / "body.py").write_text(BODY)
 
     def play(self) -> Round:
         self._define_schedules()
@@ -439,7 +453,7 @@ class _Storm:
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "hueyctl", "--file", file, "worker", "start", *words],
-                cwd=self.folder,
+                cwd=self.places[len(self.workers) % len(self.places)],
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

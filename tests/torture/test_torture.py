@@ -51,6 +51,16 @@ def test_promises_are_kept_when_steps_go_wrong(tmp_path: Path, points: dict[str,
     assert played.fired
 
 
+@pytest.mark.timeout(240)
+def test_promises_are_kept_between_machines(tmp_path: Path, postgres_database: str) -> None:
+    points = {"claim.after": "kill@3", "settle.before": "kill@6", "rescue.before": "kill@1", "renew.after": "error@1"}
+    played = play(Plan(points, seed=1, seconds=1.5, store=postgres_database), tmp_path)
+    assert check(played.history) == []
+    assert played.left == []
+    assert len(played.history.accepted) > 5
+    assert played.fired
+
+
 def test_a_torture_in_which_an_action_never_fired_fails() -> None:
     sums = Sums([("claim.after", "kill"), ("claim.after", "stall")])
     played = Round(Plan({"claim.after": "kill@3"}, seed=1), History(), fired=Counter({"claim.after": 2}))

@@ -34,6 +34,13 @@ def worker(
     )
 
 
+def test_who_has_beaten_since_it_was_seen_first_is_heard_of() -> None:
+    watch = BeatWatch(pause_s=10.0)
+    for time, beat, heard in ((0.0, 7, False), (10.0, 7, False), (20.0, 8, True), (30.0, 8, True)):
+        watch.observe([worker(beat=beat)], time)
+        assert watch.has_heard(worker()) == heard
+
+
 def silent_at(times: list[float], beats: list[int]) -> list[float]:
     """The moments at which a worker with these beats is found silent."""
     watch = BeatWatch(pause_s=10.0)
