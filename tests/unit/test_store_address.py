@@ -1,0 +1,72 @@
+"""Addresses of stores: what of them may be shown, and when two of them mean the same store."""
+
+from __future__ import annotations
+
+import pytest
+
+from hueyctl.storage.address import digest, has_password, is_address, without_password
+
+# By address: as it is shown, where that isn't the same.
+PLAIN = {
+    "postgresql://host/db": None,
+    "postgresql:///db": None,
+    "postgresql://": None,
+    "postgres://host/db": "postgresql://host/db",
+    "postgresql://ann@host:5432/db": None,
+    "postgresql://ann@/db?host=/run/postgresql&port=5433": None,
+    "postgresql://ann@one:1,two:2/db?target_session_attrs=read-write": None,
+    "postgresql://ann@[::1]:5432/db": None,
+    "postgresql://[2001:db8::1]/db": None,
+    "postgresql://[::1/db": None,
+    "postgresql://ann@host/db?options=-csearch_path%3Dmine": None,
+    "postgresql://host/db?user=ann@home": "postgresql://host/db?user=ann%40home",
+    "postgresql:///db?user=ann@home": "postgresql:///db?user=ann%40home",
+}
+SECRET = {
+    "postgresql://ann:s3cret@host/db": "postgresql://ann@host/db",
+    "postgres://ann:s3cret@host/db": "postgresql://ann@host/db",
+    "postgresql://ann:s3cret@/db?host=/run": "postgresql://ann@/db?host=/run",
+    "postgresql://:s3cret@host/db": "postgresql://@host/db",
+    "postgresql://ann:s3cret@one:1,two:2/db": "postgresql://ann@one:1,two:2/db",
+    "postgresql://ann:s3cret@[::1]:5432/db": "postgresql://ann@[::1]:5432/db",
+    "postgresql://ann:s3cret%40%2F@host/db": "postgresql://ann@host/db",
+    "postgresql://ann:x:s3cret@host/db": "postgresql://ann@host/db",
+    "postgresql://ann:x#s3cret@host/db": "postgresql://ann@host/db",
+    "postgresql://ann:x?s3cret@host/db": "postgresql://ann@host/db",
+    "postgresql://ann:x@s3cret@host/db": "postgresql://ann@host/db",
+    "postgresql://ann:x/s3cret@host/db": "postgresql://ann@host/db",
+    "postgresql://ann:x@y/s3cret@host/db": "postgresql://ann@host/db",
+    "postgresql://ann@host/db?password=s3cret": "postgresql://ann@host/db",
+    "postgresql://ann@host/db?password=x@s3cret": "postgresql://ann@host/db",
+    "postgresql://host/db?password=x@s3cret": "postgresql://host/db",
+    "postgresql://host/db?a=b&password=x#s3cret&c=d": "postgresql://host/db?a=b&c=d",
+    "postgresql://ann@host/db?sslpassword=s3cret&sslmode=require": "postgresql://ann@host/db?sslmode=require",
+    "postgresql://ann@host/db?passfile=s3cret": "postgresql://ann@host/db",
+    "postgresql://ann@host/db?sslkey=s3cret": "postgresql://ann@host/db",
+}
+
+
+@pytest.mark.parametrize(("address", "shown"), PLAIN.items())
+def test_an_address_without_a_secret_is_shown_as_it_is(address: str, shown: str | None) -> None:
+    assert without_password(address) == (shown or address)
+    assert not has_password(address)
+
+
+@pytest.mark.parametrize(("address", "shown"), SECRET.items())
+def test_no_secret_is_shown_however_it_is_written(address: str, shown: str) -> None:
+    assert without_password(address) == shown
+    assert "s3cret" not in shown
+    assert has_password(address)
+
+
+def test_a_store_is_the_same_whatever_the_password_and_another_for_another_address() -> None:
+    same = ["postgresql://a@h/db", "postgres://a:x@h/db", "postgresql://a:y#z@h/db", "postgresql://a@h/db?password=z"]
+    others = ["postgresql://b@h/db", "postgresql://a@g/db", "postgresql://a@h/bd", "postgresql://a@h/db?host=g"]
+    others += ["postgresql://a@h:1/db", "postgresql://a@h/db?options=-csearch_path%3Dmine"]
+    assert len({digest(address) for address in same}) == 1
+    assert len({digest(address) for address in [same[0], *others]}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("path", ["queue.db", "/var/postgresql://db", "postgresql", "sqlite:///db", ""])
+def test_what_names_no_scheme_of_postgresql_is_a_path(path: str) -> None:
+    assert not is_address(path)
