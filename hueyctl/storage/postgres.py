@@ -8,16 +8,21 @@ from typing import Final
 
 import psycopg
 
-from hueyctl.errors import StoreError, StoreMissing, StoreReplaced
+from hueyctl.errors import StoreError, StoreMissing, StoreReadOnly, StoreReplaced
 from hueyctl.storage.address import without_password
 from hueyctl.storage.database import SCHEMA_VERSION
 from hueyctl.storage.postgres_database import PostgresDatabase, connect
-from hueyctl.storage.postgres_dialect import meaning
+from hueyctl.storage.postgres_dialect import NEEDS_OWNER, meaning
 from hueyctl.storage.rows import Row
 from hueyctl.storage.sql import SqlStore
 
 # Whoever makes a store takes this lock first; any number will do that nobody else uses.
 CREATION: Final = 0x6875657963746C
+# A store of this schema, whether or not this user sees it.
+_HIDDEN: Final = b"""
+SELECT FROM pg_class
+WHERE relname = 'store' AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
+"""
 
 
 class PostgresStore(SqlStore):
@@ -43,23 +48,27 @@ def open_store(
     try:
         database = PostgresDatabase(address, busy_s=busy_s, origin=origin)
     except StoreReplaced as exc:  # no table of ours is there
-        shown = without_password(address)
-        if not create:
-            missing = f"{shown}: there is no store yet"
-            raise StoreMissing(missing, hint="`hueyctl enqueue` or `hueyctl worker start` makes one") from exc
-        _make(address, shown, busy_s)
+        _make(address, create, busy_s, exc)
         database = PostgresDatabase(address, busy_s=busy_s, origin=origin)
     return PostgresStore(database)
 
 
-def _make(address: str, shown: str, busy_s: float) -> None:
+def _make(address: str, create: bool, busy_s: float, missed: StoreReplaced) -> None:
+    """Make the store that was missed, unless somebody else just has, or it was there and can't be seen by this user."""
+    shown = without_password(address)
     connection = connect(address, busy_s=busy_s)
     try:
         with connection.transaction():
             connection.execute(b"SELECT pg_advisory_xact_lock($1)", (CREATION,))
             [(path, found)] = _rows(connection, b"SELECT current_setting('search_path'), to_regclass('store')::text")
+            schema = path.partition(",")[0].strip().strip('"')
+            if found is None and _rows(connection, _HIDDEN, schema):
+                raise StoreReadOnly(f"{shown}: this user may not use the store", hint=NEEDS_OWNER) from missed
+            if found is None and not create:
+                hint = "`hueyctl enqueue` or `hueyctl worker start` makes one"
+                raise StoreMissing(f"{shown}: there is no store yet", hint=hint) from missed
             if found is None:
-                _fill(connection, path)
+                _fill(connection, schema)
     except psycopg.Error as exc:
         told = meaning(exc, shown, busy_s=busy_s, lost=connection.closed)
         if isinstance(told, StoreReplaced):
@@ -70,11 +79,10 @@ def _make(address: str, shown: str, busy_s: float) -> None:
             connection.close()
 
 
-def _fill(connection: psycopg.Connection[Row], search_path: str) -> None:
+def _fill(connection: psycopg.Connection[Row], schema: str) -> None:
     # Loaded once in a store's life.
     from importlib.resources import files
 
-    schema = search_path.partition(",")[0].strip().strip('"')
     [(there,)] = _rows(connection, b"SELECT count(*) FROM pg_namespace WHERE nspname = $1", schema)
     if not there:
         connection.execute(f"CREATE SCHEMA {_quoted(schema)}".encode())

@@ -29,6 +29,8 @@ from hueyctl.storage.rows import Row, utf8
 _SIZES: Final = (256, 32, 8, 4, 2)
 _PLACE: Final = re.compile(r"\?(\d*)|INDEXED BY \w+")
 
+NEEDS_OWNER: Final = "it needs a user who owns the store"
+
 
 @lru_cache(maxsize=1024)
 def numbered(sql: str) -> bytes:
@@ -109,7 +111,7 @@ def meaning(exc: psycopg.Error, shown: str, *, busy_s: float, lost: bool, secret
         case "53100":
             return StoreFull(f"{shown}: the disk of the server is full", hint="free some space; nothing was half-done")
         case "42501" | "25006":
-            return StoreReadOnly(f"{shown} can't be written: {said}", hint="it needs a user who owns the store")
+            return StoreReadOnly(f"{shown} can't be written: {said}", hint=NEEDS_OWNER)
         case "42P01" | "42703" | "3F000":
             return StoreReplaced(
                 f"{shown} has no store any more, or not that one: {said}",
