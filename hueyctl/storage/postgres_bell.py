@@ -41,7 +41,7 @@ class RelayedBell(Bell):
         if self._stop >= 0:
             os.close(self._stop)  # which its thread takes as the end, and closes the other side
             self._stop = -1
-            if not self._thread.is_alive():
+            if self._thread.ident is None:  # never started
                 os.close(self._stopped)
         super().close()
 
