@@ -35,7 +35,7 @@ def installed() -> Path:
 def _install() -> None:
     sources = [REPOSITORY / "pyproject.toml", REPOSITORY / "constraints.txt", REPOSITORY / "README.md"]
     sources += sorted(path for path in (REPOSITORY / "hueyctl").rglob("*") if path.suffix in {".py", ".sql", ".typed"})
-    key = hashlib.sha256()
+    key = hashlib.sha256(b"[postgres]")
     for source in sources:
         key.update(f"{source.relative_to(REPOSITORY)}\0".encode() + source.read_bytes() + b"\0")
     stamp = BUILD / "installed"
@@ -53,7 +53,7 @@ def _install() -> None:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", BUILD / "venv"], check=True)
     install = [str(python), *pip[1:], "install", "--constraint", str(REPOSITORY / "constraints.txt")]
-    subprocess.run([*install, str(wheel)], check=True)
+    subprocess.run([*install, f"{wheel}[postgres]"], check=True)
     # The version stays the same from build to build, and pip then takes what is there for what was asked.
     subprocess.run([*install, "--no-deps", "--force-reinstall", str(wheel)], check=True)
     stamp.write_text(key.hexdigest())
@@ -61,7 +61,13 @@ def _install() -> None:
 
 @pytest.fixture
 def project(tmp_path: Path, installed: Path) -> Iterator[Project]:
-    folder = tmp_path / "project"
+    with new_project(tmp_path / "project", installed) as project:
+        yield project
+
+
+@contextlib.contextmanager
+def new_project(folder: Path, installed: Path) -> Iterator[Project]:
+    """A project in a new folder; no process of it may be left at the end."""
     folder.mkdir()
     project = Project(folder, installed / "hueyctl")
     project.env["PATH"] = f"{installed}{os.pathsep}{os.environ['PATH']}"
@@ -74,3 +80,10 @@ def project(tmp_path: Path, installed: Path) -> Iterator[Project]:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         pytest.fail(f"these outlived the test: {left}")
+
+
+@pytest.fixture
+def projects(tmp_path: Path, installed: Path) -> Iterator[tuple[Project, Project]]:
+    """Two of them, that share nothing: as on two machines, where they have the same store."""
+    with new_project(tmp_path / "here", installed) as here, new_project(tmp_path / "there", installed) as there:
+        yield here, there
