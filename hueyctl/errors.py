@@ -79,6 +79,12 @@ class StoreUnreachable(StoreBusy):
     code = "store-unreachable"
 
 
+class StoreUncertain(StoreError):
+    """The server was lost in the middle of a commit, and whether it was made can't be found out."""
+
+    code = "store-uncertain"
+
+
 class StoreFull(StoreError):
     """The disk is full."""
 

@@ -16,8 +16,8 @@ from hueyctl.app.checkup import Check, ok, problem, warning
 from hueyctl.app.doctor_ground import ground, ground_of_output
 from hueyctl.app.doctor_work import work
 from hueyctl.errors import ConfigError, StoreBusy, StoreError, StoreMissing
+from hueyctl.model.address import is_address
 from hueyctl.model.definition import Project
-from hueyctl.storage.address import is_address
 from hueyctl.storage.health import damage, layout, miscounts
 from hueyctl.storage.place import Place
 from hueyctl.storage.sqlite import SqliteStore, open_store

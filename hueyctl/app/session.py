@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hueyctl import config
 from hueyctl.errors import ConfigError, StoreMissing
+from hueyctl.model.address import is_address
 from hueyctl.model.definition import Job, Project
 from hueyctl.model.mask import Mask
 from hueyctl.model.run import Run
-from hueyctl.storage.address import is_address
 from hueyctl.storage.bell import ring
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import RunFilter, Store

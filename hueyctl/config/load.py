@@ -32,6 +32,7 @@ from hueyctl.config.reading import (
     timezone,
 )
 from hueyctl.errors import ConfigError
+from hueyctl.model.address import is_address, misreading
 from hueyctl.model.definition import Project, QueueSettings, Retention, WorkerSettings
 
 FILE_NAME = "jobs.toml"
@@ -49,7 +50,9 @@ def _store(at: At, value: object) -> str | None:
     if "://" not in found:
         place = path(at, found)
         return None if place is None else str(place)
-    if found.startswith(("postgresql://", "postgres://")):
+    if is_address(found):
+        if reason := misreading(found):
+            at.wrong(f"this address would be misread: {reason}")
         return found
     # The address may hold a password, so no message repeats it.
     at.wrong("expected a path, or an address that begins with postgresql://")

@@ -29,7 +29,7 @@ from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.pace import LINGER_S, Pace
 from hueyctl.engine.scheduler import Scheduler
 from hueyctl.engine.seats import Seats
-from hueyctl.errors import StoreBusy, StoreFull
+from hueyctl.errors import StoreBusy, StoreFull, StoreUnreachable
 from hueyctl.model.outcome import describe
 from hueyctl.model.transition import Release, Retry, Settlement
 from hueyctl.process.spec import StopReason
@@ -383,7 +383,7 @@ class Dispatcher:
                 self._ended = endings + self._ended
             self._claimable = self._troubled = True
             self._log.warning(f"the store takes nothing at the moment: {exc}")
-            if isinstance(exc, StoreFull):
+            if isinstance(exc, StoreFull | StoreUnreachable):
                 self._full_until = time.monotonic() + PATIENCE_S
             return False
         self._troubled = False

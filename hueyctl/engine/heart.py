@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.periodic import Periodic
-from hueyctl.errors import StoreBusy, StoreFull, StoreUnreachable
+from hueyctl.errors import StoreBusy, StoreFull, StoreUncertain, StoreUnreachable
 from hueyctl.storage.store import Store
 
 BEATS_PER_LEASE = 3
@@ -55,13 +55,13 @@ class Heart(Periodic):
         before = time.monotonic()
         try:
             present = store.beat(self._worker, running=self._running(), now=datetime.now(UTC))
-        except (StoreBusy, StoreFull) as exc:
+        except (StoreBusy, StoreFull, StoreUncertain) as exc:
             self._log.warning(f"no heartbeat: {exc}")
-            if not isinstance(exc, StoreUnreachable):
+            if not isinstance(exc, StoreUnreachable | StoreUncertain):
                 # Where nobody can write, nobody can find this worker silent either: its bodies may go on. Where it is
                 # cut off from a server, others may: then the guard must end them before its runs are given back.
                 self._tick()
-            if isinstance(exc, StoreBusy):
+            if not isinstance(exc, StoreFull):
                 self.wake()  # others may write in between: the next try must not come a pause later than theirs
             return
         if present:

@@ -21,10 +21,10 @@ from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.heart import pause_between_beats
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.periodic import Periodic
-from hueyctl.errors import StoreBusy, StoreFull
+from hueyctl.errors import StoreBusy, StoreFull, StoreUncertain
 from hueyctl.process.client import kill_what_outlived
 from hueyctl.storage.bell import ring
-from hueyctl.storage.locks import HeldLock, clear, hold, is_of_here, worker_is_dead
+from hueyctl.storage.locks import HeldLock, clear, hold, is_of_here, nobody_holds, worker_is_dead
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import Store, Worker
 from hueyctl.storage.tidying import Tidied, orphan_steps, prune_steps
@@ -95,7 +95,7 @@ class Keeper(Periodic):
         try:
             self._rescue(store)
             self._maintain(store)
-        except (StoreBusy, StoreFull) as exc:
+        except (StoreBusy, StoreFull, StoreUncertain) as exc:  # all of it can be done again
             self._log.warning(f"upkeep has to wait: {exc}")
 
     def stop(self) -> None:
@@ -140,7 +140,7 @@ class Keeper(Periodic):
         with suppress(OSError):
             left = {name.partition(".")[0] for name in os.listdir(self._place.workers)}
             for id in left - set(known):
-                if worker_is_dead(self._place, id):
+                if nobody_holds(self._place, id):
                     clear(self._place, id)
 
     def _maintain(self, store: Store) -> None:

@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hueyctl.errors import StoreReplaced
-from hueyctl.storage.locks import PATIENCE_S, HeldLock, clear, is_free
+from hueyctl.storage.locks import PATIENCE_S, HeldLock, clear, is_free, note_of
 from hueyctl.storage.place import Place
-
-_NOTE_MAX = 200  # bytes
 
 
 class _Files(NamedTuple):
@@ -31,7 +29,7 @@ class _Files(NamedTuple):
 def note(lock: HeldLock, place: Place) -> None:
     """Write down in a worker's lock which files are at the store's path now. The worker must keep the store open for
     as long as it holds the lock: then they stay the same."""
-    files = _files(place)
+    files = _files(place) if place.address is None else _Files(0, 0, 0)
     if files is not None:
         # With its own inode: in a copy of the folder it says nothing.
         own = os.fstat(lock.fileno()).st_ino
@@ -91,19 +89,13 @@ def _contradicts(lock: Path, place: Place) -> StoreReplaced | None:
 
 
 def _noted(lock: Path) -> tuple[str, _Files] | None:
-    try:
-        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    words = note_of(lock)
+    if words is None:
         return None
     try:
-        words = os.read(fd, _NOTE_MAX).decode("ascii", "replace").split()
-        if len(words) != 6 or words[1] != str(os.fstat(fd).st_ino):
-            return None
         return words[0], _Files(*map(int, words[2:5]))
-    except (OSError, ValueError):
+    except ValueError:
         return None
-    finally:
-        os.close(fd)
 
 
 def _files(place: Place) -> _Files | None:

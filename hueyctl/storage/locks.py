@@ -16,6 +16,8 @@ from hueyctl.storage.place import Place
 
 # Somebody's probe may hold a free lock for a moment; that must not look like a holder.
 PATIENCE_S = 0.05
+_NOTE_MAX = 200  # bytes
+_NOTE_WORDS = 6
 
 
 class HeldLock:
@@ -93,17 +95,41 @@ def is_free(path: Path) -> bool:
         os.close(fd)
 
 
+def note_of(lock: Path) -> list[str] | None:
+    """The words that its holder has noted in a lock (`identity.note`): the boot of the machine, the inode of the lock
+    itself, and more. None: there are none, or this is a copy of that lock."""
+    try:
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        words = os.read(fd, _NOTE_MAX).decode("ascii", "replace").split()
+        return words if len(words) == _NOTE_WORDS and words[1] == str(os.fstat(fd).st_ino) else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
 def is_of_here(place: Place, worker: str) -> bool:
-    """Did this worker begin on this machine, so that its locks tell whether it lives? Of a store in a file all did."""
-    locks = place.worker_lock(worker), place.guard_lock(worker)
-    return place.address is None or any(os.path.lexists(lock) for lock in locks)
+    """Did this worker begin on this machine, since its last boot, so that its locks tell whether it lives? Where the
+    store is a file all did."""
+    if place.address is None:
+        return True
+    from hueyctl.storage.boot import boot_id
+
+    words = note_of(place.worker_lock(worker))
+    return words is not None and words[0] == (boot_id() or "unknown")
 
 
 def worker_is_dead(place: Place, worker: str) -> bool:
     """Is a worker of this machine gone, and with it everything that its guard had started? Of another's that can't be
     said: False."""
-    if not is_of_here(place, worker):
-        return False
+    return is_of_here(place, worker) and nobody_holds(place, worker)
+
+
+def nobody_holds(place: Place, worker: str) -> bool:
+    """Are both locks of this name free, a worker's and its guard's?"""
     return is_free(place.worker_lock(worker)) and is_free(place.guard_lock(worker))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from hueyctl.errors import StoreError, StoreFull, StoreReadOnly
-from hueyctl.storage.address import digest, is_address, without_password
+from hueyctl.model.address import digest, is_address, without_password
 
 # SQLite's log needs memory shared between its processes, and flock must reach all of them: neither holds over a
 # network. 9p and virtiofs are left out: they are how virtual machines see their own host's disk.

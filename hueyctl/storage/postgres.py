@@ -9,7 +9,7 @@ from typing import Final
 import psycopg
 
 from hueyctl.errors import StoreError, StoreMissing, StoreReadOnly, StoreReplaced
-from hueyctl.storage.address import without_password
+from hueyctl.model.address import without_password
 from hueyctl.storage.database import SCHEMA_VERSION
 from hueyctl.storage.postgres_database import PostgresDatabase, connect
 from hueyctl.storage.postgres_dialect import NEEDS_OWNER, meaning
@@ -88,11 +88,12 @@ def _fill(connection: psycopg.Connection[Row], schema: str) -> None:
         connection.execute(f"CREATE SCHEMA {_quoted(schema)}".encode())
     statements = files("hueyctl.storage").joinpath("postgres.sql").read_text(encoding="utf-8")
     connection.execute(statements.encode(), prepare=False)
+    id, word = secrets.token_hex(8), secrets.token_hex(8)
     connection.execute(
-        b"INSERT INTO store (id, schema, version, writer, server) "
-        b"VALUES ($1, $2, 0, '', pg_postmaster_start_time()::text)",
-        (secrets.token_hex(8), SCHEMA_VERSION),
+        b"INSERT INTO store (id, schema, version, writer, word, before, left_at) VALUES ($1, $2, 0, '', $3, '', 0)",
+        (id, SCHEMA_VERSION, word),
     )
+    connection.execute(b"INSERT INTO alive (word) VALUES ($1)", (word,))
 
 
 def _rows(connection: psycopg.Connection[Row], sql: bytes, *values: object) -> list[Row]:

@@ -10,9 +10,17 @@ CREATE TABLE store (
     version BIGINT NOT NULL,
     -- Of the last transaction, so that one whose commit got no answer can be recognised.
     writer  TEXT   COLLATE "C" NOT NULL,
-    -- When the server was started that wrote last.
-    server  TEXT   COLLATE "C" NOT NULL
+    -- The word (below) of whoever wrote last; the one before it, and the version that was reached under that.
+    word    TEXT   COLLATE "C" NOT NULL,
+    before  TEXT   COLLATE "C" NOT NULL,
+    left_at BIGINT NOT NULL
 ) WITH (fillfactor = 10);
+
+-- A word by chance, that a crash takes: an unlogged table is empty after one, and on a standby that was promoted, but not
+-- after a restart in order. Who finds it empty leaves another word.
+CREATE UNLOGGED TABLE alive (
+    word TEXT COLLATE "C" NOT NULL
+);
 
 CREATE TABLE meta (
     key   TEXT COLLATE "C" PRIMARY KEY,
@@ -117,8 +125,9 @@ CREATE TABLE events (
 CREATE INDEX events_run ON events (n, seq) WHERE n IS NOT NULL;
 
 -- SQLite's, as far as it is used: the number at a path of one key in a JSON object.
+-- (Not by PostgreSQL's own JSON, which has no text with a NUL in it.)
 CREATE FUNCTION json_extract(text TEXT, path TEXT) RETURNS DOUBLE PRECISION LANGUAGE sql IMMUTABLE AS $$
-    SELECT (text::json ->> substr(path, 3))::double precision
+    SELECT substring(text FROM '"' || substr(path, 3) || '":\s*([-+0-9.eE]+)')::double precision
 $$;
 
 CREATE TABLE workers (

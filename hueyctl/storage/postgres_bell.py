@@ -33,21 +33,18 @@ class RelayedBell(Bell):
         self._address, self._origin = address, place.origin()
         self._stopped, self._stop = os.pipe()
         self._thread = threading.Thread(target=self._listen, name="Relay", daemon=True)
-        if self.rings:
-            self._thread.start()
+        self._thread.start()
 
     def close(self) -> None:
         """Stop listening, and remove the socket."""
         if self._stop >= 0:
-            os.close(self._stop)  # which its thread takes as the end, and closes the other side
+            os.close(self._stop)  # its thread takes that as the end, and closes the other side
             self._stop = -1
-            if self._thread.ident is None:  # never started
-                os.close(self._stopped)
         super().close()
 
     def _listen(self) -> None:
         try:
-            ended = False
+            ended = not self.rings
             while not ended:
                 try:
                     ended = self._relay()
@@ -74,9 +71,11 @@ class RelayedBell(Bell):
 
     def _is_over(self, timeout_s: float | None, *others: psycopg.Connection[Row]) -> bool:
         """Wait until we are closed (True), one of the others has something to say, or time is up."""
-        files: list[int | psycopg.Connection[Row]] = [self._stopped, *others]
-        ready, _, _ = select.select(files, [], [], timeout_s)
-        return self._stopped in ready
+        poll = select.poll()  # select takes no descriptor above 1,023
+        for file in (self._stopped, *(other.fileno() for other in others)):
+            poll.register(file, select.POLLIN)
+        ready = poll.poll(None if timeout_s is None else timeout_s * 1000)
+        return any(file == self._stopped for file, _ in ready)
 
     def _ring(self, kind: bytes) -> None:
         if self.path is not None:

@@ -5,8 +5,9 @@ Promises:
 - Whoever writes first locks the only row of the table `store`: one writes at a time, in every process of every machine.
   That makes the order of events the order of their commits, and each verb as safe as it is on SQLite. The row tells
   whether anybody has written in between, whether the store is still the one that was opened, and its version.
-- When a `durable` write returns, it and everything committed before it survives a crash of the server
-  (`synchronous_commit`); of others at worst the last half second is lost, from the end backwards.
+- Every write is durable: what anybody has seen of it survives a crash of the server. (SQLite's worker dies with its
+  machine and can't know better than the store. Here it lives on: of a claim or an end that the server had forgotten
+  nobody would ever hear again, or it would be made twice.)
 - A write whose commit got no answer is looked up by its transaction's number: it happened or it didn't, and the caller
   is told which. Where that can't be found out, the error is no `StoreBusy`: nobody may try it again.
 - A connection that is lost is made anew, for as long as a busy store would be waited for.
@@ -26,8 +27,8 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from hueyctl.errors import StoreError, StoreNewer, StoreReplaced, StoreUnreachable
-from hueyctl.storage.address import without_password
+from hueyctl.errors import StoreError, StoreNewer, StoreReplaced, StoreUncertain, StoreUnreachable
+from hueyctl.model.address import without_password
 from hueyctl.storage.database import SCHEMA_VERSION
 from hueyctl.storage.postgres_dialect import adapt, in_few, meaning, numbered
 from hueyctl.storage.rows import Row
@@ -37,16 +38,16 @@ Result = TypeVar("Result")
 OLDEST_SERVER: Final = 130000  # pg_xact_status and xid8
 SCHEMA: Final = "hueyctl"
 # A server that is there answers at once; one that isn't may not say so.
-CONNECT_TIMEOUT_S: Final = 10
-RECONNECT_PAUSE_S: Final = 0.1
+CONNECT_TIMEOUT_S: Final = (2, 10)
+RECONNECT_PAUSE_S: Final = (0.1, 1.0)  # the first, and the longest
 # How long it may take until a commit that got no answer is found to have happened or not: a restart of the server.
 FIND_OUT_S: Final = 30.0
-# Numbers of events that a server may have lost when it crashed are not given out again.
+# Numbers of events that a server may have lost are not given out again.
 SEQ_JUMP: Final = 1_000_000
 
 # What libpq does about a peer that has vanished: half a minute, and not two hours.
 _LINE: Final[dict[str, Any]] = {
-    "connect_timeout": CONNECT_TIMEOUT_S,
+    "target_session_attrs": "read-write",  # of several hosts, the one that isn't a standby
     "fallback_application_name": "hueyctl",
     "keepalives_idle": 10,
     "keepalives_interval": 5,
@@ -64,21 +65,20 @@ SELECT set_config('search_path', '{SCHEMA}', false)
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
 
-_LOOK: Final = "SELECT id, schema, version, writer, pg_postmaster_start_time()::text FROM store"
+_LOOK: Final = "SELECT id, schema, version, (SELECT word FROM alive) FROM store"
 # Takes the turn to write: whoever waits gets the row as it is when it is let in.
 _BEGIN: Final = """
-BEGIN; {soon}UPDATE store SET version = version + 1, writer = '{mark}'
-RETURNING version, id, schema, server, pg_postmaster_start_time()::text, pg_current_xact_id()::text
+BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; UPDATE store SET version = version + 1, writer = '{mark}'
+RETURNING version, id, schema, word, (SELECT word FROM alive), pg_current_xact_id()::text
 """
-_SOON: Final = "SET LOCAL synchronous_commit = off; "
-# By the first that writes after the server was started, durably: it may have crashed, and the newest events may be gone
-# that somebody has read.
-_STARTED: Final = f"""
-SET LOCAL synchronous_commit = on; UPDATE store SET server = pg_postmaster_start_time()::text;
+# By the first that writes after a crash, or on a standby that was promoted: the newest events may be gone, and somebody
+# may have read them.
+_NEW_LIFE: Final = f"""
+UPDATE store SET word = '{{word}}', before = word, left_at = version - 1;
+DELETE FROM alive; INSERT INTO alive (word) VALUES ('{{word}}');
 SELECT setval('events_seq', {SEQ_JUMP} + greatest((SELECT max(seq) FROM events), (SELECT last_value FROM events_seq)))
 """
-# Something in the server's log behind all that was committed: its own commit waits until that is on the disk.
-_SYNC: Final = "SELECT pg_logical_emit_message(true, 'hueyctl', '')"
+_FIND_OUT: Final = "SELECT version, writer, word, before, left_at, (SELECT word FROM alive) FROM store"
 
 
 class PostgresDatabase:
@@ -97,7 +97,7 @@ class PostgresDatabase:
         self._mark = ""
         self.connection = connect(address, busy_s=busy_s)
         try:
-            self.id, self._version, _, self._server = self._look()
+            self.id, self._version, self._word = self._look()
         except BaseException:
             self.connection.close()
             raise
@@ -114,7 +114,7 @@ class PostgresDatabase:
 
     def run(self, sql: str, *values: Any) -> int:
         """See `Database.run`."""
-        count = self._execute(sql, values).rowcount
+        count = self._patiently(lambda: self._execute(sql, values).rowcount)
         self._changes += max(count, 0)
         return count
 
@@ -140,11 +140,11 @@ class PostgresDatabase:
 
         Raises:
             StoreUnreachable: the connection was lost and nothing was written.
-            StoreError: it was lost, and what was to be written may have been.
+            StoreUncertain: it was lost, and what was to be written may have been.
         """
-        transaction = self._patiently(lambda: self._begin(durable))
-        before = self._changes
         try:
+            transaction = self._patiently(self._begin)
+            before = self._changes
             yield
             if self._changes != before:
                 self._commit(transaction)
@@ -173,20 +173,21 @@ class PostgresDatabase:
         self._told.add(kind)
 
     def sync(self) -> None:
-        """See `Database.sync`."""
-        self.all(_SYNC)
+        """Every commit has waited for the disk."""
 
     def checkpoint(self) -> None:
         """The server makes its own."""
 
     def data_version(self) -> int:
         """See `Database.data_version`."""
-        self._saw(self._patiently(self._look)[1])
+        id, version, _ = self._patiently(self._look)
+        if id != self.id:
+            raise self._replaced()
+        self._saw(version)
         return self._foreign
 
     def boot(self) -> None:
-        """A run that crashes its worker's machine undoes nothing here; what a server may have lost that crashed itself
-        is seen by whoever writes first."""
+        """A run that crashes its worker's machine undoes nothing here."""
 
     def close(self) -> None:
         """See `Database.close`."""
@@ -218,35 +219,34 @@ class PostgresDatabase:
         return cursor
 
     def _patiently(self, what: Callable[[], Result]) -> Result:
-        """What `what` returns, tried again on a new connection where the old one was lost; not in a transaction, which
-        was lost with it."""
-        deadline: float | None = None
-        while True:
-            try:
-                return what()
-            except StoreUnreachable:
-                if self._in_transaction:
-                    raise
-                deadline = time.monotonic() + self.busy_s if deadline is None else deadline
-                self._reconnect(deadline)
+        """What `what` returns, tried once more on a new connection where the old one was lost; not in a transaction,
+        which was lost with it."""
+        try:
+            return what()
+        except StoreUnreachable:
+            if self._in_transaction:
+                raise
+        self._reconnect(time.monotonic() + self.busy_s)
+        return what()
 
     # -- transactions, step by step ---------------------------------------------------------------------------------
-    def _begin(self, durable: bool) -> str:
+    def _begin(self) -> str:
         """Take the turn to write; returns the number of the transaction."""
         self._told.clear()
         self._mark = os.urandom(8).hex()
         try:
-            cursor = self._plain(_BEGIN.format(soon="" if durable else _SOON, mark=self._mark).encode())
+            found = self._plain(_BEGIN.format(mark=self._mark).encode()).fetchone()
             self._in_transaction = True
-            found = cursor.fetchone()
             if found is None or found[1] != self.id:
                 raise self._replaced()
-            version, _, schema, written_by, self._server, transaction = found
+            version, _, schema, last_word, word, transaction = found
             self._check(schema)
             self._saw(version - 1)
-            if written_by != self._server:
-                self._plain(_STARTED.encode())
+            if word is None or word != last_word:
+                word = os.urandom(8).hex()
+                self._plain(_NEW_LIFE.format(word=word).encode())
                 self._changes += 1
+            self._word = word
         except BaseException:
             self._undo()
             raise
@@ -260,63 +260,77 @@ class PostgresDatabase:
         except StoreUnreachable as exc:
             self._in_transaction = False
             self._find_out(transaction, exc)
+            self._version = -1  # whoever has written since, before us or after us, is seen as somebody else
         else:
             self._in_transaction = False
             if ended != "COMMIT":
                 raise StoreError(f"{self.shown}: a transaction was undone after an error that nobody had told of")
-        self._version += 1
+            self._version += 1
 
     def _undo(self) -> None:
         self._in_transaction = False
-        if not self.connection.closed and self.connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            with suppress(psycopg.Error):
-                self.connection.execute(b"ROLLBACK", prepare=False)
+        if self.connection.closed or self._is_idle():
+            return
+        with suppress(psycopg.Error):
+            self.connection.execute(b"ROLLBACK", prepare=False)
+        if not self._is_idle():
+            self.close()  # an exception has come in the middle of an answer: nothing can be asked on it any more
+
+    def _is_idle(self) -> bool:
+        return self.connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
 
     def _find_out(self, transaction: str, lost: StoreUnreachable) -> None:
         """Return if this transaction, whose commit got no answer, was committed.
 
         Raises:
             StoreUnreachable: it was not.
-            StoreError: nobody knows.
+            StoreUncertain: nobody knows.
         """
-        before = self._server, self._mark, self._version + 1
+        began = self._word, self._mark, self._version + 1
         deadline = time.monotonic() + FIND_OUT_S
         status: str | None = "in progress"
-        try:
-            while status == "in progress" and time.monotonic() < deadline:
+        while status == "in progress" and time.monotonic() < deadline:
+            try:
                 self._reconnect(deadline)
-                status = self._status(transaction, *before)
-                time.sleep(RECONNECT_PAUSE_S * (status == "in progress"))  # it has yet to notice that we are gone
-        except StoreUnreachable:
-            status = None
+                status = self._status(transaction, *began)
+            except StoreUnreachable:
+                pass
+            time.sleep(RECONNECT_PAUSE_S[0] * (status == "in progress"))  # it has yet to notice that we are gone
         if status == "aborted":
             raise lost
         if status != "committed":
-            raise StoreError(
+            raise StoreUncertain(
                 f"{self.shown}: the connection was lost in the middle of a commit, and whether it was made isn't known",
                 hint="look whether the change is there before you try it again",
             ) from lost
 
-    def _status(self, transaction: str, server: str, mark: str, version: int) -> str | None:
-        """What became of a transaction that began on `server`, with this mark, to make this version; None: unknown."""
-        _, reached, last_mark, now_server = self._look()
+    def _status(self, transaction: str, word: str | None, mark: str, version: int) -> str | None:
+        """What became of a transaction that began while this was the server's word, to make this version and leave this
+        mark; None: unknown."""
+        [(reached, last_mark, last_word, before, left_at, now)] = self._fetched(_FIND_OUT)
         if last_mark == mark:
             return "committed"
-        if now_server != server:
-            # Its number may be another's by now: a server that crashed gives out again what it has lost.
-            return "aborted" if reached < version else None
+        if now != word:
+            # It has crashed. What had it reached by then: nobody has written since, or one has, who noted it?
+            reached_then = {before: left_at, last_word: reached}.get(word)
+            if reached_then is None:
+                return "aborted" if reached < version else None
+            if reached_then < version:
+                return "aborted"
+            # Who made that version had our number or a greater one, and it is on the disk: ours was not given out
+            # again, as it may be where a crash has taken it.
         [(status,)] = self._fetched("SELECT pg_xact_status(CAST(? AS xid8))", (transaction,))
         return None if status is None else str(status)
 
     # -- the store --------------------------------------------------------------------------------------------------
-    def _look(self) -> tuple[str, int, str, str]:
-        """The store's id, the version that it is at, the mark of the last that wrote, and when the server began."""
+    def _look(self) -> tuple[str, int, str | None]:
+        """The store's id, the version that it is at, and the server's word (None: it has crashed, and has none yet)."""
         try:
-            [(id, schema, version, mark, server)] = self._fetched(_LOOK)
+            [(id, schema, version, word)] = self._fetched(_LOOK)
         except ValueError:
             raise self._replaced() from None
         self._check(schema)
-        return id, version, mark, server
+        return id, version, word
 
     def _saw(self, version: int) -> None:
         """The store was found at this version."""
@@ -332,15 +346,17 @@ class PostgresDatabase:
 
     def _reconnect(self, deadline: float) -> None:
         self.close()
+        pause = RECONNECT_PAUSE_S[0]
         while True:
             try:
                 self.connection = connect(self._address, busy_s=self.busy_s)
-                id, version, _, self._server = self._look()
+                id, version, _ = self._look()
                 break
             except StoreUnreachable:
                 if time.monotonic() >= deadline:
                     raise
-                time.sleep(RECONNECT_PAUSE_S)
+                time.sleep(pause)
+                pause = min(2 * pause, RECONNECT_PAUSE_S[1])
         if id != self.id:
             raise self._replaced()
         self._version = version
@@ -366,12 +382,13 @@ def connect(address: str, *, busy_s: float) -> psycopg.Connection[Row]:
     shown = without_password(address)
     try:
         given = conninfo_to_dict(address)
-    except psycopg.Error as exc:
-        raise StoreError(
-            f"{shown}: the address can't be read", hint="it is like postgresql://user@host/database"
-        ) from exc
+    except psycopg.Error:
+        # Not from it, which quotes what it couldn't read.
+        hint = "it is like postgresql://user@host/database"
+        raise StoreError(f"{shown}: the address can't be read", hint=hint) from None
     try:
-        connection = psycopg.connect(**(_LINE | given), autocommit=True, cursor_factory=psycopg.RawCursor)
+        line = _LINE | {"connect_timeout": min(max(round(busy_s), CONNECT_TIMEOUT_S[0]), CONNECT_TIMEOUT_S[1])}
+        connection = psycopg.connect(**(line | given), autocommit=True, cursor_factory=psycopg.RawCursor)
     except psycopg.Error as exc:
         raise meaning(exc, shown, busy_s=busy_s, lost=True, secrets=[str(given.get("password") or "")]) from exc
     try:

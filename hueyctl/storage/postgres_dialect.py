@@ -24,10 +24,11 @@ from hueyctl.errors import (
 from hueyctl.storage.database import Unstorable
 from hueyctl.storage.rows import Row, utf8
 
-# Texts of ours have no question marks; an index is named where SQLite would take another one.
+# Texts of ours have no question marks; an index is named where SQLite would take another one; `temp.` is the schema of
+# what a connection keeps for itself.
 # Few, so that each is prepared soon; a statement takes 65,535 values at most.
 _SIZES: Final = (256, 32, 8, 4, 2)
-_PLACE: Final = re.compile(r"\?(\d*)|INDEXED BY \w+")
+_PLACE: Final = re.compile(r"\?(\d*)|INDEXED BY \w+|\btemp\.")
 
 NEEDS_OWNER: Final = "it needs a user who owns the store"
 
@@ -41,7 +42,7 @@ def numbered(sql: str) -> bytes:
     def place(found: re.Match[str]) -> str:
         nonlocal last
         if not found[0].startswith("?"):
-            return ""
+            return "pg_temp." if found[0] == "temp." else ""
         number = int(found[1]) if found[1] else last + 1
         last = max(last, number)
         return f"${number}"
@@ -103,7 +104,9 @@ def meaning(exc: psycopg.Error, shown: str, *, busy_s: float, lost: bool, secret
     match state:
         case "22003":
             return Unstorable(f"{shown}: a number is too large to be stored")
-        case "55P03" | "40001" | "40P01" | "57014":
+        case "57014":
+            return StoreBusy(f"{shown}: {said}", hint="try again")
+        case "55P03" | "40001" | "40P01":
             return StoreBusy(
                 f"{shown} was locked by another process for more than {busy_s:g} s",
                 hint="try again; if it stays locked, pg_stat_activity shows who holds it",

@@ -38,7 +38,8 @@ INDEXES: Final = (
     "CREATE INDEX ends_of_job_took ON ends (job, took)",
     "CREATE INDEX ends_of_job_waited ON ends (job, waited)",
 )
-DROP: Final = "DROP TABLE IF EXISTS ends"
+# By its full name: without it, where there is none yet, it might be a table of somebody else's.
+DROP: Final = "DROP TABLE IF EXISTS temp.ends"
 
 _TERMINAL: Final = "('succeeded', 'failed', 'revoked', 'expired', 'skipped')"
 _ENDS: Final = "('complete', 'failed', 'revoked', 'expired', 'skipped')"

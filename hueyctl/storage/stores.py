@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hueyctl.errors import StoreError
-from hueyctl.storage.address import without_password
+from hueyctl.model.address import without_password
 from hueyctl.storage.bell import Bell
 from hueyctl.storage.place import Place
 from hueyctl.storage.sql import SqlStore

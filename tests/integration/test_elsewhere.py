@@ -19,6 +19,7 @@ from hueyctl.model.outcome import Exited
 from hueyctl.model.run import Message, NewRun, Run
 from hueyctl.model.transition import Done, Printed, Settlement
 from hueyctl.process.output import cut_marker, end_of
+from hueyctl.storage.identity import note
 from hueyctl.storage.locks import hold
 from hueyctl.storage.store import Claim, JobPolicy, Want, Worker
 
@@ -106,6 +107,8 @@ def test_where_a_run_is_under_way_is_known(session: Session) -> None:
     session.place.prepare()
     lock = hold(session.place.worker_lock("w1"))
     assert lock is not None
+    assert host_of(session, claim.run) == "far", "a lock that was copied here"
+    note(lock, session.place)
     assert host_of(session, claim.run) is None, "a worker of this machine holds its lock here"
     lock.release()
     assert host_of(session, settle(session, claim, None)) is None

@@ -43,6 +43,7 @@ def test_both_kinds_of_store_have_the_same_tables_columns_and_indexes() -> None:
     assert sqlite.keys() > {"runs", "events", "workers", "meta"}
     own = set(postgres.pop("store"))  # one row of PostgreSQL's own
     assert own > {"id", "schema", "version"}
+    assert postgres.pop("outputs"), "what lies in files otherwise"
     assert postgres == sqlite
     assert indexes("postgres.sql") == indexes("schema.sql")
 

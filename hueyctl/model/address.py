@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 # What needs them is done for addresses alone, and each `hueyctl enqueue` would wait for them.
-_SECRET_KEYS = frozenset({"password", "sslpassword", "passfile", "sslkey"})
+# What of its parameters may be shown. Of what libpq may learn yet, nobody knows whether it is secret.
+_SHOWN: Final = frozenset(
+    {"application_name", "connect_timeout", "dbname", "host", "hostaddr", "options", "port", "service", "sslmode"}
+    | {"sslrootcert", "target_session_attrs", "user"}
+)
+_USER_INFO: Final = re.compile(r"[^@/]*@")
+_NOT_QUOTED: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def is_address(store: str) -> bool:
@@ -16,15 +25,22 @@ def without_password(address: str) -> str:
     from urllib.parse import quote, urlencode
 
     user_info, at, rest, query = _parts(address)
-    shown = [(key, value) for key, value in query if key not in _SECRET_KEYS]
+    shown = [(key, value) for key, value in query if key in _SHOWN]
     start = f"postgresql://{user_info.partition(':')[0]}{at}{rest}"
     return f"{start}?{urlencode(shown, safe='/', quote_via=quote)}" if shown else start
 
 
-def has_password(address: str) -> bool:
-    """Is there anything in it that nobody else may see?"""
-    user_info, _, _, query = _parts(address)
-    return ":" in user_info or any(key in _SECRET_KEYS for key, _ in query)
+def misreading(address: str) -> str | None:
+    """What in an address libpq would take for something else than was meant, or for nothing, without quoting any of it;
+    None: nothing. Its own messages would quote parts of a password."""
+    rest = address.partition("://")[2]
+    user_info = _USER_INFO.match(rest)
+    others = rest[user_info.end() :] if user_info else rest
+    if "@" in others.partition("?")[0]:
+        return "an @ or / in its user or password has to be written as %40 or %2F"
+    if _NOT_QUOTED.search(rest):
+        return "a % in it has to be written as %25"
+    return None
 
 
 def digest(address: str) -> str:
