@@ -11,7 +11,7 @@ Promises:
 - A write whose commit got no answer is looked up by its transaction's number: it happened or it didn't, and the caller
   is told which. Where that can't be found out, the error is no `StoreBusy`: nobody may try it again.
 - A connection that is lost is made anew, for as long as a busy store would be waited for.
-- A writer that was stopped in the middle keeps the others waiting for half a minute at most: then the server drops it.
+- A writer that was stopped in the middle keeps the others waiting for ten seconds at most: then the server drops it.
 
 psycopg's errors become those of `hueyctl.errors`; no message has the password.
 """
@@ -59,7 +59,7 @@ _LINE: Final[dict[str, Any]] = {
 _SETTINGS: Final = f"""
 SET client_min_messages = warning; SET TimeZone = 'UTC'; SET jit = off; SET enable_seqscan = off;
 SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
-SET idle_in_transaction_session_timeout = '30s'; SET lock_timeout = '{{lock_timeout}}ms';
+SET idle_in_transaction_session_timeout = '10s'; SET lock_timeout = '{{lock_timeout}}ms';
 SELECT set_config('search_path', '{SCHEMA}', false)
     WHERE NOT EXISTS (SELECT 1 FROM pg_settings WHERE name = 'search_path' AND source = 'client');
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'

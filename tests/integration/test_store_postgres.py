@@ -157,7 +157,7 @@ def test_a_writer_that_was_stopped_in_the_middle_is_dropped_and_writes_nothing(
     address: str, store: PostgresStore
 ) -> None:
     setting = "idle_in_transaction_session_timeout"
-    assert store.database.one(f"SELECT current_setting('{setting}')") == ("30s",)
+    assert store.database.one(f"SELECT current_setting('{setting}')") == ("10s",)
 
     def stop_in_the_middle() -> None:
         with store.database.write(durable=True):
