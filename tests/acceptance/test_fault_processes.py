@@ -197,7 +197,11 @@ def newer(installed: Path, tmp_path: Path) -> dict[str, str]:
     shutil.copytree(package, copy)
     for name, old, new in (
         ("database.py", r"^SCHEMA_VERSION = (\d+)$", lambda found: f"SCHEMA_VERSION = {int(found[1]) + 1}"),
-        ("opening.py", r"^(MIGRATIONS: .*) = {.*}$", r'\1 = {1: "CREATE TABLE of_the_newer (n INTEGER) STRICT"}'),
+        (
+            "sqlite_opening.py",
+            r"^(MIGRATIONS: .*) = {.*}$",
+            r'\1 = {1: "CREATE TABLE of_the_newer (n INTEGER) STRICT"}',
+        ),
     ):
         source = copy / "storage" / name
         text, changed = re.subn(old, new, source.read_text(), flags=re.MULTILINE)

@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType
 
@@ -146,7 +148,13 @@ def is_refused_late(guard: Guard, token: str) -> bool:
 
 
 def test_a_guard_that_stands_still_holds_up_neither_a_stop_nor_a_close(tmp_path: Path) -> None:
-    guarded = Guarded(tmp_path)
+    # Such a close kills everything below its process, which below this one is other tests' too.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(close_one_that_stands_still, tmp_path).result() == [Stopped("interrupted")] * 3
+
+
+def close_one_that_stands_still(dir: Path) -> list[object]:
+    guarded = Guarded(dir)
     under_way = guarded.begin(guarded.script("echo up; sleep 300"))
     eventually(under_way.printed)
     os.kill(guarded.guard.pid, signal.SIGSTOP)
@@ -159,4 +167,4 @@ def test_a_guard_that_stands_still_holds_up_neither_a_stop_nor_a_close(tmp_path:
     unheard = guarded.begin(guarded.command("true"))
     guarded.guard.close(0.1)
     assert kill_what_outlived(guarded.lock)
-    assert [each.end().outcome for each in (under_way, begun, unheard)] == [Stopped("interrupted")] * 3
+    return [each.end().outcome for each in (under_way, begun, unheard)]
