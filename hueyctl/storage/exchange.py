@@ -203,14 +203,14 @@ def _exchange(
         )
         if database.is_shared:
             _keep(database, [settlement for settlement in settlements if settlement not in stale])
+            if want is not None and any(bounds(want, settlement.claimed) for settlement in settlements):
+                database.tell(b"work")  # the end of one may let another machine's worker start the next
         due, more = _let_time_pass(database, known, log)
         if want is not None and not more and known.registered(want.worker):
             limits = Limits(database, want, log.time, paused=known.paused())
             stopped = _claim(database, known, limits, log, claims, durable=durable)
             due = min((at for at in (due, limits.opens_at) if at is not None), default=None)
         log.write(database)
-        if want is not None and any(bounds(want, settlement.claimed) for settlement in settlements):
-            database.tell(b"work")  # the end of one may let another worker start the next
         hooked = follow(database, log)
         if hooked:
             known.pending(again=True)  # such a run may expire
