@@ -24,7 +24,7 @@ def back_up(session: Session, file: Path, *, replace: bool = False) -> Backup:
         StoreError: the store can't be read.
     """
     if session.place.address is not None:
-        hint = "pg_dump makes a consistent copy while workers go on"
+        hint = "`pg_dump -n hueyctl --no-unlogged-table-data` copies it while workers go on: see docs/operations.md"
         raise Refused(f"{session.place.shown}: a store on a server is not copied into a file", hint=hint)
     return copy_store(
         session.place.path, Path(os.path.abspath(file)), replace=replace, by=session.by, now=datetime.now(UTC)

@@ -16,7 +16,7 @@ def bring(session: Session, run: Run, attempt: int) -> None:
     output. Nothing happens where it did run here, or nobody has kept anything."""
     place = session.place
     files = place.stdout(run.id, attempt), place.stderr(run.id, attempt)
-    if place.address is None or not attempt or any(map(os.path.lexists, files)):
+    if place.address is None or not attempt or all(map(os.path.lexists, files)):
         return
     printed = session.reader().printed(run, attempt)
     if printed is None:
@@ -24,7 +24,7 @@ def bring(session: Session, run: Run, attempt: int) -> None:
     with suppress(OSError):  # a machine that can't keep it shows none
         place.prepare_output(run.id)
         for path, data in zip(files, (printed.stdout, printed.stderr), strict=True):
-            if data:
+            if data and not os.path.lexists(path):  # what was printed here is all there is, and not its end alone
                 _put(path, data)
 
 

@@ -74,6 +74,7 @@ def follow_logs(
     number = _attempt(run, attempt)
     mask, store = session.mask(run), session.reader()
     with Watch(session, output=output) as watch:
+        bring(session, run, number)
         pipes = _pipes(session, run, number, streams, mask)
         if last is not None:
             for pipe in pipes:

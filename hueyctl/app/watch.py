@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from time import monotonic
 
 from hueyctl.app.session import Session
+from hueyctl.errors import StoreUnreachable
 from hueyctl.storage.stores import open_bell
 
 BACKSTOP_S = 0.5
@@ -60,7 +61,17 @@ class Watch:
             raise BrokenPipeError
         if heard:
             self._bell.drain()
-        self._session.reader().changed()
+        while not self._is_reached():
+            if deadline is not None and monotonic() >= deadline:
+                return False
+        return True
+
+    def _is_reached(self) -> bool:
+        """Look at the store; False: its server can't be reached now. It may come back, and what is followed goes on."""
+        try:
+            self._session.reader().changed()
+        except StoreUnreachable:
+            return False
         return True
 
     def close(self) -> None:

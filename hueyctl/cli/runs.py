@@ -127,7 +127,8 @@ def logs(
             yield Answer(notes=[f"run {short(of.id)} {never}"])
         elsewhere = host_of(session, of)
         if elsewhere is not None:
-            yield Answer(notes=[f"run {short(of.id)} runs on {elsewhere}: until it ends, its output is there alone"])
+            worker = f"worker {of.worker} on {elsewhere}"
+            yield Answer(notes=[f"run {short(of.id)} is with {worker}: until it ends, its output is there alone"])
         shown = None
         for chunk in chunks(of):
             if shown is not None and chunk.attempt != shown:

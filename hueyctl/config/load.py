@@ -39,6 +39,7 @@ FILE_NAME = "jobs.toml"
 DEFAULT_STORE = ".hueyctl/queue.db"
 
 _LARGEST_FILE = 5 * 1024 * 1024
+_NEARLY_AN_ADDRESS = re.compile(r"postgres(ql)?:|(\S+\s*=.*)?\b(host|dbname|password)\s*=", re.IGNORECASE)
 _TOML_PLACE = r" \(at (line \d+, column \d+|end of document)\)$"
 
 
@@ -47,13 +48,19 @@ def _store(at: At, value: object) -> str | None:
     found = filled_text(at, value)
     if found is None:
         return None
+    if _NEARLY_AN_ADDRESS.match(found) and not is_address(found):
+        # As the name of a file it would work, and tell the password to everybody.
+        at.wrong("this is nearly an address; expected postgresql://user@host/database, or a path")
+        return None
     if "://" not in found:
         place = path(at, found)
         return None if place is None else str(place)
     if is_address(found):
-        if reason := misreading(found):
-            at.wrong(f"this address would be misread: {reason}")
-        return found
+        reason = misreading(found)
+        if reason is None:
+            return found
+        at.wrong(f"this address would be misread: {reason}")
+        return None
     # The address may hold a password, so no message repeats it.
     at.wrong("expected a path, or an address that begins with postgresql://")
     return None
@@ -160,8 +167,8 @@ def salvage(explicit: Path | None, *, cwd: Path, environ: Mapping[str, str]) -> 
     except ConfigError:
         raw = {}
     found, _ = _of(path, raw, environ)
-    # An override that is wrong must not lead to another store.
-    store = found.store or os.path.join(path.parent, environ["HUEYCTL_STORE"])
+    # One that is named wrongly must not lead to another store.
+    store = found.store or str(path.parent / ".hueyctl" / "named-wrongly")
     return Project(path=path, store=store, timezone=found.timezone)
 
 
@@ -172,6 +179,8 @@ def _of(path: Path, raw: dict[str, Any], environ: Mapping[str, str]) -> tuple[Pr
     # A section that isn't a table has been reported, and reads as an empty one.
     raw = {section: value for section, value in raw.items() if isinstance(value, dict)}
     own = read(at / "hueyctl", raw.get("hueyctl", {}), HUEYCTL)
+    if "store" not in own and "store" in raw.get("hueyctl", {}):
+        own["store"] = ""
     if override := environ.get("HUEYCTL_STORE"):
         own["store"] = _store(At(file) / "HUEYCTL_STORE", override) or ""
     worker = read(at / "worker", raw.get("worker", {}), WORKER)

@@ -17,6 +17,7 @@ from huey.api import PeriodicTask, Task
 from huey.registry import Registry
 
 from hueyctl.failpoints import without
+from hueyctl.model.address import is_address, to_hand_on
 from hueyctl.model.definition import Job, Project, PythonBody, Schedule
 from hueyctl.model.hook import NO_HOOKS, Hooks
 from hueyctl.model.params import misfit
@@ -111,8 +112,9 @@ class Definitions:
 
     def _make_environment(self, job: Job) -> tuple[dict[str, str], str]:
         env = without(self._environ) if job.inherit_env else {}
-        if "://" in env.get("HUEYCTL_STORE", ""):  # may hold a password, and a job has no business in the store
-            del env["HUEYCTL_STORE"]
+        if is_address(store := env.get("HUEYCTL_STORE", "")):
+            # Without it, a job that enqueues would do so in another store.
+            env["HUEYCTL_STORE"] = to_hand_on(store)
         if job.env_file is not None:
             env |= read_env_file(job.env_file)
         env |= job.env

@@ -441,7 +441,9 @@ class Dispatcher:
         """Log what is in the store now, and not before."""
         stale = {settlement.token for settlement in exchange.stale}
         for settlement in exchange.stale:
-            self._log.warning(f"an attempt's end came too late and was not counted: {describe(settlement.outcome)}")
+            run = settlement.claimed
+            whose = "an attempt's end" if run is None else f"the end of {run.job} {run.id[:8]} attempt {run.attempt}"
+            self._log.warning(f"{whose} came too late and was not counted: {describe(settlement.outcome)}")
         self._log.settled([(a, s) for a, s in endings if a is not None and s.token not in stale])
 
     def _announce(self, *, at_once: bool = False) -> None:

@@ -50,6 +50,7 @@ class Heart(Periodic):
         super().__init__("Heart", open_store=open_store, pause_s=pause_between_beats(lease), ended=ended)
         self._worker, self._tick, self._renewed, self._running = worker, tick, renewed, running
         self._declared_dead, self._log = declared_dead, log
+        self._missed = False
 
     def turn(self, store: Store) -> None:
         before = time.monotonic()
@@ -57,6 +58,7 @@ class Heart(Periodic):
             present = store.beat(self._worker, running=self._running(), now=datetime.now(UTC))
         except (StoreBusy, StoreFull, StoreUncertain) as exc:
             self._log.warning(f"no heartbeat: {exc}")
+            self._missed = True
             if not isinstance(exc, StoreUnreachable | StoreUncertain):
                 # Where nobody can write, nobody can find this worker silent either: its bodies may go on. Where it is
                 # cut off from a server, others may: then the guard must end them before its runs are given back.
@@ -64,6 +66,9 @@ class Heart(Periodic):
             if not isinstance(exc, StoreFull):
                 self.wake()  # others may write in between: the next try must not come a pause later than theirs
             return
+        if self._missed:
+            self._missed = False
+            self._log.info("the store is there again")
         if present:
             self._renewed(before)
             self._tick()

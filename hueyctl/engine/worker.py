@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -138,6 +139,8 @@ class _Worker:
         self._leaving = False
         self._looked_after_rescue = False
         self._replaced = False  # the store's file, by another
+        self._known = True  # to the store, as it is now
+        self._taken_out = False
 
     @property
     def _project(self) -> Project:
@@ -169,15 +172,17 @@ class _Worker:
                 self._replaced = True
                 raise
             finally:
-                if not self._replaced:
+                if not self._replaced and self._place.address is None:
                     erase(lock)
                 store.close()
                 self._bell.close()
                 self._guard.close(timeout=10.0)
                 kill_descendants()
         finally:
-            if self._replaced:
-                lock.abandon()  # with what is noted in it: whoever comes next must not take the other file for ours
+            if self._replaced or (self._place.address is not None and not self._taken_out):
+                # With what is noted in it: whoever comes next must not take the other file for ours; and on a server it
+                # is by the note that our runs are known to be this machine's, and are given back at once.
+                lock.abandon()
             else:
                 lock.release()
             ring(self._place.bell, b"death")
@@ -315,6 +320,8 @@ class _Worker:
                     self._keeper.wake()
                 case "declared-dead":
                     self._rise_again()
+                case "unknown" if not self._known:
+                    self._make_known()
                 case "ended" | "broken":
                     return "broken"
             if time.monotonic() >= next_check:
@@ -343,6 +350,7 @@ class _Worker:
         try:
             self._register()
         except StoreError as exc:
+            self._known = False  # the next heartbeat says when it can be told
             self._log.warning(f"reloaded, but the store doesn't know of it yet: {exc}")
         self._log.info(f"reloaded {project.path}: {len(project.jobs)} jobs")
         if project.worker != before:
@@ -361,6 +369,14 @@ class _Worker:
     def _renewed(self, at: float) -> None:
         """The store has heard of this worker, not before `at` (monotonic)."""
         self._dispatcher.lease_until = at + self._lease.total_seconds()
+        if not self._known:
+            self._mailbox.post("unknown")
+
+    def _make_known(self) -> None:
+        """Tell the store of what was reloaded while it could not be told."""
+        with suppress(StoreError):
+            self._register()
+            self._known = True
 
     def _tick(self) -> None:
         self._guard.tick()  # whichever it is by now
@@ -414,6 +430,7 @@ class _Worker:
         store = _open(self._place)
         try:
             store.unregister(self.id, reason=reason, now=datetime.now(UTC))
+            self._taken_out = True
         finally:
             store.close()
         ring(self._place.bell, b"work")

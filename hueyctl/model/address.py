@@ -11,6 +11,8 @@ _SHOWN: Final = frozenset(
     {"application_name", "connect_timeout", "dbname", "host", "hostaddr", "options", "port", "service", "sslmode"}
     | {"sslrootcert", "target_session_attrs", "user"}
 )
+# What of them is.
+_SECRET: Final = frozenset({"oauth_client_secret", "password", "scram_client_key", "scram_server_key", "sslpassword"})
 _USER_INFO: Final = re.compile(r"[^@/]*@")
 _NOT_QUOTED: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
@@ -28,6 +30,16 @@ def without_password(address: str) -> str:
     shown = [(key, value) for key, value in query if key in _SHOWN]
     start = f"postgresql://{user_info.partition(':')[0]}{at}{rest}"
     return f"{start}?{urlencode(shown, safe='/', quote_via=quote)}" if shown else start
+
+
+def to_hand_on(address: str) -> str:
+    """The address as jobs get it: all of it but what is secret."""
+    from urllib.parse import quote, urlencode
+
+    user_info, at, rest, query = _parts(address)
+    kept = [(key, value) for key, value in query if key not in _SECRET]
+    start = f"postgresql://{user_info.partition(':')[0]}{at}{rest}"
+    return f"{start}?{urlencode(kept, safe='/', quote_via=quote)}" if kept else start
 
 
 def misreading(address: str) -> str | None:

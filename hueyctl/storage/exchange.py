@@ -420,7 +420,7 @@ def _in_order(database: Database, known: Known, limits: Limits, taken: _Taken, h
     while heads:
         _, _, queue, job = heads[0]
         if not limits.allow(queue, job):
-            if job in limits.throttled:
+            if limits.put_off:
                 held_back.append(heads[0][1])
             heapq.heappop(heads)
             continue

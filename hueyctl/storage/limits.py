@@ -1,7 +1,7 @@
 """Limits: which lines a claim finds closed, since enough of their runs run or have started.
 
 They are the claiming worker's (`Want`), and count over all workers. What a closed line holds waits in its place:
-nothing is moved, written or looked at for it.
+nothing is moved or looked at for it (but its first run, whose turn a rate limit puts off, is told so once).
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class Limits:
         """When the first rate limit that closed a line opens it again."""
         self.throttled: dict[str, int] = {}
         """When each job may start again of which a run was held back by its rate limit."""
+        self.put_off = False
+        """Was it a rate limit that didn't allow what was asked last?"""
         self.want = want
         self.paused = paused
         self._database, self._at = database, at
@@ -53,12 +55,14 @@ class Limits:
 
     def allow(self, queue: str, job: str) -> bool:
         """May one more run of this line start? Asked when one waits there."""
+        self.put_off = False
         policy, of_queue = self.want.jobs[job], self.want.queue_limits.get(queue)
         if of_queue is not None and self._counts()[0][queue] >= of_queue:
             return False
         if policy.max_concurrent is not None and self._counts()[1][job] >= policy.max_concurrent:
             return False
-        return policy.rate_limit is None or self._rate_allows(job, policy.rate_limit.count)
+        self.put_off = policy.rate_limit is not None and not self._rate_allows(job, policy.rate_limit.count)
+        return not self.put_off
 
     def count(self, run: Run) -> None:
         """This run has been claimed."""
@@ -77,8 +81,8 @@ class Limits:
     def _rate_allows(self, job: str, most: int) -> bool:
         left = self._rate_left.get(job)
         if left is None:
-            if self._database.run(NOW, self._at, job):
-                self._database.run(NOT_THEN, self._at, job)
+            self._database.run(NOW, self._at, job)
+            self._database.run(NOT_THEN, self._at, job)
             begin = self._at - self._window(job)
             self._database.run(PASSED, job, begin)
             row = self._database.one(IN_WINDOW, job, begin)

@@ -12,7 +12,7 @@ from hueyctl.errors import StoreError, StoreMissing, StoreReadOnly, StoreReplace
 from hueyctl.model.address import without_password
 from hueyctl.storage.database import SCHEMA_VERSION
 from hueyctl.storage.postgres_database import PostgresDatabase, connect
-from hueyctl.storage.postgres_dialect import NEEDS_OWNER, meaning
+from hueyctl.storage.postgres_dialect import NEEDS_CREATE, NEEDS_OWNER, meaning
 from hueyctl.storage.rows import Row
 from hueyctl.storage.sql import SqlStore
 
@@ -71,6 +71,8 @@ def _make(address: str, create: bool, busy_s: float, missed: StoreReplaced) -> N
                 _fill(connection, schema)
     except psycopg.Error as exc:
         told = meaning(exc, shown, busy_s=busy_s, lost=connection.closed)
+        if isinstance(told, StoreReadOnly):
+            told = StoreReadOnly(f"{shown}: the store can't be made: {exc.diag.message_primary}", hint=NEEDS_CREATE)
         if isinstance(told, StoreReplaced):
             told = StoreError(f"{shown}: the store can't be made: {exc.diag.message_primary}")
         raise told from exc

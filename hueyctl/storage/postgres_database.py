@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -65,7 +65,7 @@ SELECT set_config('search_path', '{SCHEMA}', false)
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
 
-_LOOK: Final = "SELECT id, schema, version, (SELECT word FROM alive) FROM store"
+_LOOK: Final = "SELECT id, schema, version FROM store"
 # Takes the turn to write: whoever waits gets the row as it is when it is let in.
 _BEGIN: Final = """
 BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; UPDATE store SET version = version + 1, writer = '{mark}'
@@ -81,6 +81,15 @@ SELECT setval('events_seq', {SEQ_JUMP} + greatest((SELECT max(seq) FROM events),
 _FIND_OUT: Final = "SELECT version, writer, word, before, left_at, (SELECT word FROM alive) FROM store"
 
 
+class _Life(NamedTuple):
+    """What a transaction found of the words by which crashes are told, and what it leaves: that of the last writer,
+    that of the server (None: it has crashed), and the one made for it where those differ."""
+
+    before: str
+    found: str | None
+    made: str
+
+
 class PostgresDatabase:
     """One open connection to the store at an address. `origin` names this machine in what `tell` sends."""
 
@@ -94,10 +103,10 @@ class PostgresDatabase:
         self._changes = 0  # rows that this connection has changed
         self._foreign = 0  # counted up when somebody else is seen to have written
         self._told: set[bytes] = set()
-        self._mark = ""
+        self._mark, self._life = "", _Life("", "", "")
         self.connection = connect(address, busy_s=busy_s)
         try:
-            self.id, self._version, self._word = self._look()
+            self.id, self._version = self._look()
         except BaseException:
             self.connection.close()
             raise
@@ -180,7 +189,7 @@ class PostgresDatabase:
 
     def data_version(self) -> int:
         """See `Database.data_version`."""
-        id, version, _ = self._patiently(self._look)
+        id, version = self._patiently(self._look)
         if id != self.id:
             raise self._replaced()
         self._saw(version)
@@ -242,11 +251,11 @@ class PostgresDatabase:
             version, _, schema, last_word, word, transaction = found
             self._check(schema)
             self._saw(version - 1)
+            self._life = _Life(last_word, word, word)
             if word is None or word != last_word:
-                word = os.urandom(8).hex()
-                self._plain(_NEW_LIFE.format(word=word).encode())
+                self._life = _Life(last_word, word, os.urandom(8).hex())
+                self._plain(_NEW_LIFE.format(word=self._life.made).encode())
                 self._changes += 1
-            self._word = word
         except BaseException:
             self._undo()
             raise
@@ -286,15 +295,17 @@ class PostgresDatabase:
             StoreUnreachable: it was not.
             StoreUncertain: nobody knows.
         """
-        began = self._word, self._mark, self._version + 1
+        began = self._life, self._mark, self._version + 1
         deadline = time.monotonic() + FIND_OUT_S
         status: str | None = "in progress"
         while status == "in progress" and time.monotonic() < deadline:
             try:
                 self._reconnect(deadline)
                 status = self._status(transaction, *began)
-            except StoreUnreachable:
-                pass
+            except (StoreReplaced, StoreNewer):
+                raise
+            except StoreError:
+                pass  # it is away, or locked: what would be another error elsewhere says nothing of the commit
             time.sleep(RECONNECT_PAUSE_S[0] * (status == "in progress"))  # it has yet to notice that we are gone
         if status == "aborted":
             raise lost
@@ -304,15 +315,18 @@ class PostgresDatabase:
                 hint="look whether the change is there before you try it again",
             ) from lost
 
-    def _status(self, transaction: str, word: str | None, mark: str, version: int) -> str | None:
-        """What became of a transaction that began while this was the server's word, to make this version and leave this
-        mark; None: unknown."""
+    def _status(self, transaction: str, life: _Life, mark: str, version: int) -> str | None:
+        """What became of a transaction that began in this life of the server, to make this version and leave this mark;
+        None: unknown."""
         [(reached, last_mark, last_word, before, left_at, now)] = self._fetched(_FIND_OUT)
         if last_mark == mark:
             return "committed"
-        if now != word:
-            # It has crashed. What had it reached by then: nobody has written since, or one has, who noted it?
-            reached_then = {before: left_at, last_word: reached}.get(word)
+        if now not in {life.found, life.made}:
+            # It has crashed since.
+            if life.found != life.made:  # and ours was to be the first after a crash: was another one?
+                return "aborted" if before == life.before and last_word != life.made else None
+            # What had it reached by then: nobody has written since, or one has, who noted it?
+            reached_then = {before: left_at, last_word: reached}.get(life.made)
             if reached_then is None:
                 return "aborted" if reached < version else None
             if reached_then < version:
@@ -320,17 +334,19 @@ class PostgresDatabase:
             # Who made that version had our number or a greater one, and it is on the disk: ours was not given out
             # again, as it may be where a crash has taken it.
         [(status,)] = self._fetched("SELECT pg_xact_status(CAST(? AS xid8))", (transaction,))
+        if status == "committed" and now is None:
+            return None  # it would have left its mark, or whoever came after it another word: it is another's number
         return None if status is None else str(status)
 
     # -- the store --------------------------------------------------------------------------------------------------
-    def _look(self) -> tuple[str, int, str | None]:
-        """The store's id, the version that it is at, and the server's word (None: it has crashed, and has none yet)."""
+    def _look(self) -> tuple[str, int]:
+        """The store's id, and the version that it is at."""
         try:
-            [(id, schema, version, word)] = self._fetched(_LOOK)
+            [(id, schema, version)] = self._fetched(_LOOK)
         except ValueError:
             raise self._replaced() from None
         self._check(schema)
-        return id, version, word
+        return id, version
 
     def _saw(self, version: int) -> None:
         """The store was found at this version."""
@@ -350,7 +366,7 @@ class PostgresDatabase:
         while True:
             try:
                 self.connection = connect(self._address, busy_s=self.busy_s)
-                id, version, _ = self._look()
+                id, version = self._look()
                 break
             except StoreUnreachable:
                 if time.monotonic() >= deadline:

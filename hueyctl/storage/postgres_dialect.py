@@ -31,6 +31,7 @@ _SIZES: Final = (256, 32, 8, 4, 2)
 _PLACE: Final = re.compile(r"\?(\d*)|INDEXED BY \w+|\btemp\.")
 
 NEEDS_OWNER: Final = "it needs a user who owns the store"
+NEEDS_CREATE: Final = "GRANT CREATE ON DATABASE … TO … lets its user make it"
 
 
 @lru_cache(maxsize=1024)
@@ -123,9 +124,18 @@ def meaning(exc: psycopg.Error, shown: str, *, busy_s: float, lost: bool, secret
         case "XX001" | "XX002":
             return StoreDamaged(f"{shown} is damaged: {said}", hint="restore a copy made by pg_dump")
     if lost or state[:2] in {"08", "53"} or state in {"57P01", "57P02", "57P03", "57P05", "25P03"}:
-        return StoreUnreachable(
-            f"{shown} can't be reached: {said}", hint="is the server running, and the address right?"
-        )
+        return StoreUnreachable(f"{shown} can't be reached: {said}", hint=_what_to_do(said))
     if state[:2] in {"22", "23", "54"}:
         return Unstorable(f"{shown}: {said}")
     return StoreError(f"{shown}: {said}")
+
+
+def _what_to_do(said: str) -> str:
+    """About a connection that wasn't made. libpq tells what a server has answered as text alone."""
+    if "password" in said or "authentication" in said or "pg_hba" in said:
+        return "the server refuses this user: look at ~/.pgpass (mode 0600) or PGPASSWORD, and at pg_hba.conf"
+    if "does not exist" in said:
+        return "the server is there; createdb and createuser make a database and a user"
+    if "SSL" in said:
+        return "look at sslmode in the address"
+    return "is the server running, and the address right?"

@@ -353,3 +353,61 @@ def test_what_runs_is_killed_before_its_lease_is_over_where_the_server_is_gone(
         found = project.reaches(run, "succeeded")
         assert (found["attempt"], found["losses"]) == (2, 1)
         assert worker.process.poll() is None
+
+
+def test_what_was_reloaded_while_the_server_was_away_is_known_when_it_is_back(
+    project: Project, server: PostgresServer, mortal: str
+) -> None:
+    settle_on(mortal, (project,))
+    with project.worker() as worker:
+        server.stop()
+        project.write(HEAD.format(lease=LEASE_S) + JOBS + '[jobs.fresh]\nscript = "true"\n')
+        worker.signal(signal.SIGHUP)
+        eventually(lambda: "doesn't know of it yet" in worker.log)
+        server.start()
+        run = project.enqueue("fresh")
+        project.reaches(run, "succeeded")
+
+
+def test_the_runs_of_a_worker_that_broke_off_are_given_back_at_once_on_its_machine(
+    project: Project, postgres_database: str
+) -> None:
+    settle_on(postgres_database, (project,), lease=60)
+    broken = project.start()
+    run = project.enqueue("gate")
+    eventually(lambda: project.lines("pids"))
+    with psycopg.connect(postgres_database, autocommit=True) as connection:
+        connection.execute(f"REVOKE UPDATE ON hueyctl.store FROM {USER}".encode())
+        assert broken.ended() == 4, broken.log
+        connection.execute(f"GRANT UPDATE ON hueyctl.store TO {USER}".encode())
+    project.file("go", "")
+    with project.worker():
+        project.reaches(run, "succeeded")
+    assert [event["type"] for event in project.events("--run", run)].count("lost") == 1
+
+
+def test_a_job_that_enqueues_does_so_in_the_same_store(project: Project, postgres_database: str) -> None:
+    settle_on(postgres_database, (project,), JOBS + '[jobs.parent]\nscript = "hueyctl enqueue mark"\n')
+    with project.worker():
+        project.reaches(project.enqueue("parent"), "succeeded")
+        eventually(lambda: project.lines("marks"))
+    assert {run["job"] for run in project.runs()} == {"parent", "mark"}
+
+
+def test_who_follows_waits_for_a_server_that_is_away(
+    project: Project, server: PostgresServer, mortal: str, tmp_path: Path
+) -> None:
+    settle_on(mortal, (project,))
+    project.enqueue("mark")
+    follower = project.popen("events", "-f", "--after", "0", "--json")
+    try:
+        assert follower.stdout is not None
+        assert json.loads(follower.stdout.readline())["seq"] == 1
+        server.stop()
+        time.sleep(6)  # longer than any command waits for a store
+        server.start()
+        project.enqueue("mark")
+        assert json.loads(follower.stdout.readline())["type"] == "enqueued"
+    finally:
+        follower.kill()
+        follower.communicate()

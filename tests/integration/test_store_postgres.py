@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -255,15 +256,17 @@ def test_a_connection_that_is_lost_in_the_middle_of_a_transaction_writes_nothing
 class Line:
     """Between a client and a server: passes on what they say, but for one COMMIT.
 
-    That one is cut off before or after the server has heard it. Before anybody can connect again `meanwhile` is called.
+    That one is cut off before or after the server has heard it, or (`late`) when the server is yet to hear it, a second
+    after. Before anybody can connect again `meanwhile` is called.
     """
 
     def __init__(self, server: PostgresServer, name: str) -> None:
         self._server = f"{server.folder}/.s.PGSQL.{server.port}"
         self._door = socket.create_server(("127.0.0.1", 0))
         self.address = f"postgresql://{USER}@127.0.0.1:{self._door.getsockname()[1]}/{name}?sslmode=disable"
-        self.cut: Literal["before", "after"] | None = None
+        self.cut: Literal["before", "after", "late"] | None = None
         self.meanwhile: Callable[[], object] = lambda: None
+        self._late: bytes | None = None
         self._open = True
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -285,19 +288,34 @@ class Line:
                 server.connect(self._server)
                 back = threading.Thread(target=self._pass_back, args=(server, client))
                 back.start()
+                late = None
                 try:
                     if self._pass_on(client, server):
+                        late = self._late
                         self.meanwhile()
                 finally:
-                    with suppress(OSError):
-                        server.shutdown(socket.SHUT_RDWR)
-                    back.join()
+                    if late is None:
+                        with suppress(OSError):
+                            server.shutdown(socket.SHUT_RDWR)
+                        back.join()
+                    else:
+                        threading.Thread(target=self._deliver, args=(server.dup(), late)).start()
+                        self._late = None
+
+    def _deliver(self, server: socket.socket, late: bytes) -> None:
+        time.sleep(1)  # an answer that takes its time, and not something to wait for
+        with server:
+            server.sendall(late)
+            while server.recv(65536):
+                pass
 
     def _pass_on(self, client: socket.socket, server: socket.socket) -> bool:
         """Until there is nothing more (False), or the cut (True)."""
         while said := client.recv(65536):
             if self.cut and b"COMMIT\0" in said:
                 cut, self.cut, self._deaf = self.cut, None, True
+                if cut == "late":
+                    self._late = said
                 if cut == "after":
                     server.sendall(said)
                     self._answered.wait(10)
@@ -330,6 +348,41 @@ def test_a_commit_that_the_server_heard_returns_although_its_answer_was_lost(lin
         assert store.get(run) is not None
         accept(store)
         assert sequence(store) == [1, 2]
+
+
+@pytest.mark.parametrize("crashed", [False, True])
+def test_a_commit_that_is_under_way_is_waited_for(
+    server: PostgresServer, database: str, line: Line, crashed: bool
+) -> None:
+    if crashed:
+        with closing(open_store(line.address)) as store:
+            accept(store)
+        crash(server, database, whole=True)  # then it is the first of a new life
+    with closing(open_store(line.address)) as store:
+        line.cut = "late"
+        run = accept(store)
+        assert store.get(run) is not None
+
+
+def test_what_became_of_a_commit_is_asked_again_where_the_answer_is_locked(
+    server: PostgresServer, database: str, line: Line
+) -> None:
+    locked = threading.Event()
+
+    def lock() -> None:
+        with psycopg.connect(server.address(database)) as connection:
+            connection.execute("LOCK TABLE hueyctl.alive IN ACCESS EXCLUSIVE MODE")
+            locked.set()
+            time.sleep(1)  # longer than the store waits for a lock
+
+    def begin_to_lock() -> None:
+        threading.Thread(target=lock).start()
+        assert locked.wait(10)
+
+    with closing(open_store(line.address, busy_s=0.2)) as store:
+        line.cut, line.meanwhile = "after", begin_to_lock
+        run = accept(store)
+        assert store.get(run) is not None
 
 
 def test_a_commit_that_the_server_did_not_hear_is_said_to_have_failed(line: Line) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hueyctl.model.address import digest, is_address, misreading, without_password
+from hueyctl.model.address import digest, is_address, misreading, to_hand_on, without_password
 
 # By address: as it is shown, where that isn't the same.
 PLAIN = {
@@ -94,3 +94,15 @@ def test_what_libpq_would_read_otherwise_is_said_without_quoting_it(address: str
 @pytest.mark.parametrize("password", ["x%40y", "x?y", "x#y", "x:y", "%25"])
 def test_what_it_reads_as_it_was_meant_is_right(password: str) -> None:
     assert misreading(f"postgresql://ann:{password}@host/db?password=a@b") is None
+
+
+@pytest.mark.parametrize(
+    ("address", "handed_on"),
+    [
+        ("postgresql://ann@host/db?sslcrl=x", "postgresql://ann@host/db?sslcrl=x"),
+        ("postgresql://ann:s3cret@host/db?sslcrl=x&password=y", "postgresql://ann@host/db?sslcrl=x"),
+        ("postgres://ann:x?s3cret@/db?host=/run", "postgresql://ann@/db?host=/run"),
+    ],
+)
+def test_jobs_get_all_of_an_address_but_what_is_secret(address: str, handed_on: str) -> None:
+    assert to_hand_on(address) == handed_on

@@ -206,3 +206,21 @@ def test_the_examples_of_the_documentation_are_right(toml: Toml) -> None:
     assert len(examples) == 4
     for example in examples:
         toml.read(example.split("```")[0])
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        "postgresql:/app:s3cret@host/app",
+        "postgresql:app:s3cret@host/app",
+        "Postgres:x",
+        "host=127.0.0.1 dbname=app password=s3cret",
+        "user = app password = s3cret",
+        "postgresql://app:pa@s3cret@host/db",
+    ],
+)
+def test_what_is_nearly_an_address_is_no_file_and_not_repeated(toml: Toml, store: str) -> None:
+    for text, environ in ((f"[hueyctl]\nstore = '{store}'", {}), ("", {"HUEYCTL_STORE": store})):
+        problem = toml.problem(text, **environ)
+        assert "address" in problem
+        assert "s3cret" not in problem
