@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import msgspec
 
@@ -13,7 +14,7 @@ from hueyctl.errors import StoreMissing, UsageError
 from hueyctl.model.event import Event, EventType
 from hueyctl.model.mask import Mask
 from hueyctl.model.wording import did_you_mean, quoted
-from hueyctl.storage.store import EventFilter
+from hueyctl.storage.store import EventFilter, Store
 
 PAGE = 500
 
@@ -75,16 +76,20 @@ def follow(
                 yield masks.apply(first)
         while True:
             # Read before the page: whatever has a seq up to it is committed, and the page shows it or it doesn't match.
-            newest = store.last_seq()
-            page = store.events(where, after=after, limit=PAGE)
+            newest = watch.ask(store.last_seq)
+            page = watch.ask(partial(_page, store, masks, where, after))
             if page:
-                yield masks.apply(page)
+                yield page
             if len(page) == PAGE:
                 after = page[-1].seq
                 continue
             after = max(after, newest, page[-1].seq if page else 0)
-            while store.last_seq() <= after:
+            while watch.ask(store.last_seq) <= after:
                 watch.wait()
+
+
+def _page(store: Store, masks: _Masks, where: EventFilter, after: int) -> list[Event]:
+    return masks.apply(store.events(where, after=after, limit=PAGE))
 
 
 class _Masks:

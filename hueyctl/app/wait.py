@@ -26,7 +26,7 @@ def wait(session: Session, ids: Sequence[str], *, timeout: timedelta | None = No
     with Watch(session) as watch:
         while pending:
             # Only the first is looked at: waiting for a hundred thousand costs no more than waiting for one.
-            run = store.get(pending[0])
+            run = watch.ask(lambda: store.get(pending[0]), deadline)
             if run is None:
                 raise NotFound(f"there is no run {pending[0]} (any more)")
             if run.state in TERMINAL:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
+from typing import TypeVar
 
 from hueyctl.app.session import Session
 from hueyctl.errors import StoreUnreachable
 from hueyctl.storage.stores import open_bell
+
+Answer = TypeVar("Answer")
 
 BACKSTOP_S = 0.5
 """The bell is a hint that may be missed; the store itself is asked this often."""
@@ -65,6 +68,15 @@ class Watch:
             if deadline is not None and monotonic() >= deadline:
                 return False
         return True
+
+    def ask(self, question: Callable[[], Answer], deadline: float | None = None) -> Answer:
+        """What the store answers, as soon as it can be asked; by `deadline` (monotonic), its error is raised."""
+        while True:
+            try:
+                return question()
+            except StoreUnreachable:
+                if not self.wait(deadline):
+                    raise
 
     def _is_reached(self) -> bool:
         """Look at the store; False: its server can't be reached now. It may come back, and what is followed goes on."""

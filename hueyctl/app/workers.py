@@ -172,8 +172,9 @@ def await_gone(session: Session, workers: Sequence[Worker], *, timeout: timedelt
 def _is_gone(session: Session, worker: Worker) -> bool:
     if is_of_here(session.place, worker.id) or session.place.address is None:
         return worker_is_dead(session.place, worker.id)
-    # It takes itself out at the end, or another worker does.
-    return all(each.id != worker.id for each in session.reader().workers())
+    # It takes itself out at the end, or another worker does; where none is left for that, its beats tell.
+    now = datetime.now(UTC)
+    return not any(each.id == worker.id and _is_fresh(each, now) for each in session.reader().workers())
 
 
 def _named(living: Sequence[Worker], id: str) -> Worker:

@@ -105,8 +105,11 @@ def meaning(exc: psycopg.Error, shown: str, *, busy_s: float, lost: bool, secret
     match state:
         case "22003":
             return Unstorable(f"{shown}: a number is too large to be stored")
-        case "57014":
-            return StoreBusy(f"{shown}: {said}", hint="try again")
+        case "57014":  # canceled, or too slow for a limit of the user's: that says nothing of whether others can write
+            return StoreUnreachable(f"{shown}: {said}", hint="try again")
+        case "54000" if "NOTIFY" in said:
+            hint = "somebody listens in a transaction that is open for long: pg_stat_activity shows who"
+            return StoreBusy(f"{shown}: {said}", hint=hint)
         case "55P03" | "40001" | "40P01":
             return StoreBusy(
                 f"{shown} was locked by another process for more than {busy_s:g} s",

@@ -394,6 +394,20 @@ def test_a_job_that_enqueues_does_so_in_the_same_store(project: Project, postgre
     assert {run["job"] for run in project.runs()} == {"parent", "mark"}
 
 
+def test_a_stop_does_not_wait_for_a_machine_that_died(
+    projects: tuple[Project, Project], postgres_database: str
+) -> None:
+    here, there = projects
+    settle_on(postgres_database, projects)
+    worker = there.start()
+    eventually(lambda: there.online(worker))
+    stop_between_writes(worker, postgres_database)  # as good as dead, and nobody is left to give its runs back
+    try:
+        assert here.cli("worker", "stop", "--all", "--timeout", "60").out
+    finally:
+        worker.kill()
+
+
 def test_who_follows_waits_for_a_server_that_is_away(
     project: Project, server: PostgresServer, mortal: str, tmp_path: Path
 ) -> None:
