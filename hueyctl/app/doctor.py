@@ -34,7 +34,8 @@ def doctor(file: Path | None, *, cwd: Path, environ: Mapping[str, str], full: bo
         for line in exc.problems:
             yield problem("file", line, exc.hint or "correct it; workers that run go on with what they have read")
         known = config.salvage(file, cwd=cwd, environ=environ)
-        if not os.path.lexists(known.path) and not is_address(known.store) and not os.path.lexists(known.store):
+        there = is_address(known.store) or os.path.lexists(known.path) or os.path.lexists(known.store)
+        if not known.store or not there:
             return
     else:
         known = project

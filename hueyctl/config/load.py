@@ -48,21 +48,19 @@ def _store(at: At, value: object) -> str | None:
     found = filled_text(at, value)
     if found is None:
         return None
-    if _NEARLY_AN_ADDRESS.match(found) and not is_address(found):
-        # As the name of a file it would work, and tell the password to everybody.
-        at.wrong("this is nearly an address; expected postgresql://user@host/database, or a path")
-        return None
-    if "://" not in found:
-        place = path(at, found)
-        return None if place is None else str(place)
+    # None of these messages repeats it: it may hold a password.
     if is_address(found):
         reason = misreading(found)
         if reason is None:
             return found
         at.wrong(f"this address would be misread: {reason}")
-        return None
-    # The address may hold a password, so no message repeats it.
-    at.wrong("expected a path, or an address that begins with postgresql://")
+    elif _NEARLY_AN_ADDRESS.match(found):
+        # As the name of a file it would work, and tell the password to everybody.
+        at.wrong("this is nearly an address; expected postgresql://user@host/database, or a path")
+    elif "://" in found:
+        at.wrong("expected a path, or an address that begins with postgresql://")
+    elif (place := path(at, found)) is not None:
+        return str(place)
     return None
 
 
@@ -154,7 +152,8 @@ def salvage(explicit: Path | None, *, cwd: Path, environ: Mapping[str, str]) -> 
     """What can still be told where `find` or `load` fails: where the store is, and the time zone. No definitions: of
     half a file they may lack what a default gives them, such as that a parameter is secret.
 
-    Without any file it is taken for lost from the nearest folder with a store at its usual place.
+    Without any file it is taken for lost from the nearest folder with a store at its usual place. Where the
+    store is named wrongly, its name is empty.
     """
     try:
         path = find(explicit, cwd=cwd, environ=environ)
@@ -167,9 +166,7 @@ def salvage(explicit: Path | None, *, cwd: Path, environ: Mapping[str, str]) -> 
     except ConfigError:
         raw = {}
     found, _ = _of(path, raw, environ)
-    # One that is named wrongly must not lead to another store.
-    store = found.store or str(path.parent / ".hueyctl" / "named-wrongly")
-    return Project(path=path, store=store, timezone=found.timezone)
+    return Project(path=path, store=found.store, timezone=found.timezone)
 
 
 def _of(path: Path, raw: dict[str, Any], environ: Mapping[str, str]) -> tuple[Project, list[str]]:
@@ -180,7 +177,7 @@ def _of(path: Path, raw: dict[str, Any], environ: Mapping[str, str]) -> tuple[Pr
     raw = {section: value for section, value in raw.items() if isinstance(value, dict)}
     own = read(at / "hueyctl", raw.get("hueyctl", {}), HUEYCTL)
     if "store" not in own and "store" in raw.get("hueyctl", {}):
-        own["store"] = ""
+        own["store"] = ""  # what is named wrongly must not lead to another store
     if override := environ.get("HUEYCTL_STORE"):
         own["store"] = _store(At(file) / "HUEYCTL_STORE", override) or ""
     worker = read(at / "worker", raw.get("worker", {}), WORKER)

@@ -109,7 +109,7 @@ class Dispatcher:
         self._store: Store | None = None
         self._raised: BaseException | None = None  # by the store, to another thread than ours
         self._troubled = False  # the store took nothing the last time: only our own thread tries again
-        self._full_until: float | None = None  # the disk is full, and until then (monotonic) nothing is tried
+        self._refused_until: float | None = None  # the store took nothing: nothing is tried until then (monotonic)
         self._seats = Seats(self._lock)
         self._ended: list[Ending] = []
         self._ended_at = 0.0  # the first of those
@@ -295,8 +295,8 @@ class Dispatcher:
                     self._give_back()
             if not stopping and not self._draining:
                 self._fire(store)
-            if self._full_until is not None:
-                self._try_full_disk(store)
+            if self._refused_until is not None:
+                self._try_again(store)
             elif self._due():
                 self._exchange(store)
             if stopping and not self._ended:
@@ -384,7 +384,7 @@ class Dispatcher:
             self._claimable = self._troubled = True
             self._log.warning(f"the store takes nothing at the moment: {exc}")
             if isinstance(exc, StoreFull | StoreUnreachable):
-                self._full_until = time.monotonic() + PATIENCE_S
+                self._refused_until = time.monotonic() + PATIENCE_S
             return False
         self._troubled = False
         self._next_due = exchange.next_due
@@ -405,9 +405,9 @@ class Dispatcher:
             self._unannounced = b"work" if again else b"event"
         return bool(exchange.claims)
 
-    def _try_full_disk(self, store: Store) -> None:
-        """The disk was full: claim nothing until everything that has ended is in the store."""
-        if self._full_until is not None and time.monotonic() < self._full_until:
+    def _try_again(self, store: Store) -> None:
+        """The disk was full, or the server away: claim nothing until all that has ended is in the store."""
+        if self._refused_until is not None and time.monotonic() < self._refused_until:
             return
         with self._lock:
             endings, self._ended = self._ended, []
@@ -419,11 +419,11 @@ class Dispatcher:
                 self._unannounced = b"work"
             else:  # any write will do to see whether there is space again
                 store.beat(self.worker, running=self.under_way(), now=datetime.now(UTC))
-            self._full_until, self._troubled = None, False
+            self._refused_until, self._troubled = None, False
         except (StoreBusy, StoreFull):
             with self._lock:
                 self._ended = endings + self._ended
-            self._full_until = time.monotonic() + PATIENCE_S
+            self._refused_until = time.monotonic() + PATIENCE_S
 
     def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions, lease_until: float) -> None:
         attempts = [Attempt(claim, definitions, self._place, self._guard, start_by=lease_until) for claim in claims]
@@ -458,8 +458,8 @@ class Dispatcher:
         """When (monotonic) our own thread has something to do unless woken; 0: now. Called with the lock held."""
         now = time.monotonic()
         times = [self._looked_at + BACKSTOP_S]
-        if self._full_until is not None:
-            times.append(self._full_until)
+        if self._refused_until is not None:
+            times.append(self._refused_until)
         elif self._due():
             return 0.0
         elif self._ended:
@@ -473,7 +473,7 @@ class Dispatcher:
         # What nothing can be done about, although it is due, must not keep us from sleeping.
         fires = self._scheduler is not None and not self._draining and now >= self._no_slots_until
         slot = self._scheduler.next_at if self._scheduler is not None and fires else None
-        due = self._next_due if self._seats.free and self._may_claim() and self._full_until is None else None
+        due = self._next_due if self._seats.free and self._may_claim() and self._refused_until is None else None
         if due is not None:  # nor is it claimed before those that are expected back
             times.append(max(now + _seconds_to(due), self._pace.linger_until))
         if slot is not None:

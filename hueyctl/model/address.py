@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
-# What needs them is done for addresses alone, and each `hueyctl enqueue` would wait for them.
 # What of its parameters may be shown. Of what libpq may learn yet, nobody knows whether it is secret.
 _SHOWN: Final = frozenset(
     {"application_name", "connect_timeout", "dbname", "host", "hostaddr", "options", "port", "service", "sslmode"}
@@ -24,22 +24,12 @@ def is_address(store: str) -> bool:
 
 def without_password(address: str) -> str:
     """The address as it may be shown, logged and compared."""
-    from urllib.parse import quote, urlencode
-
-    user_info, at, rest, query = _parts(address)
-    shown = [(key, value) for key, value in query if key in _SHOWN]
-    start = f"postgresql://{user_info.partition(':')[0]}{at}{rest}"
-    return f"{start}?{urlencode(shown, safe='/', quote_via=quote)}" if shown else start
+    return _with(address, lambda key: key in _SHOWN)
 
 
 def to_hand_on(address: str) -> str:
     """The address as jobs get it: all of it but what is secret."""
-    from urllib.parse import quote, urlencode
-
-    user_info, at, rest, query = _parts(address)
-    kept = [(key, value) for key, value in query if key not in _SECRET]
-    start = f"postgresql://{user_info.partition(':')[0]}{at}{rest}"
-    return f"{start}?{urlencode(kept, safe='/', quote_via=quote)}" if kept else start
+    return _with(address, lambda key: key not in _SECRET)
 
 
 def misreading(address: str) -> str | None:
@@ -60,6 +50,16 @@ def digest(address: str) -> str:
     import hashlib
 
     return hashlib.sha256(without_password(address).encode()).hexdigest()[:8]
+
+
+def _with(address: str, keeps: Callable[[str], bool]) -> str:
+    """The address without its password, and of its parameters only some."""
+    from urllib.parse import quote, urlencode  # loaded for addresses alone: each `hueyctl enqueue` would wait for it
+
+    user_info, at, rest, query = _parts(address)
+    kept = [(key, value) for key, value in query if keeps(key)]
+    start = f"postgresql://{user_info.partition(':')[0]}{at}{rest}"
+    return f"{start}?{urlencode(kept, safe='/', quote_via=quote)}" if kept else start
 
 
 def _parts(address: str) -> tuple[str, str, str, list[tuple[str, str]]]:

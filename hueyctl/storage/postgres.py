@@ -31,10 +31,9 @@ class PostgresStore(SqlStore):
     database: PostgresDatabase
 
 
-def open_store(
-    address: str, *, create: bool = False, migrate: bool = False, busy_s: float = 5.0, origin: str = ""
-) -> PostgresStore:
-    """Open the store at an address, made where `create` and it is missing, brought up to date where `migrate`.
+def open_store(address: str, *, create: bool = False, busy_s: float = 5.0, origin: str = "") -> PostgresStore:
+    """Open the store at an address, made where `create` and it is missing. (It has had one version, so that none is
+    brought up to date yet.)
 
     `busy_s` is how long each verb waits for others that write, and for a server that is gone. `origin` names this
     machine to those who are rung by us.

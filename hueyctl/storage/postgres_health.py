@@ -7,10 +7,11 @@ from typing import Final
 
 import msgspec
 
-from hueyctl.storage.database import SCHEMA_VERSION, Database
+from hueyctl.storage.database import Database
 
 _FACTS: Final = """
-SELECT current_setting('server_version'), current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on',
+SELECT (SELECT schema FROM store), current_setting('server_version'),
+    current_setting('fsync') = 'on', current_setting('full_page_writes') = 'on',
     (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
      WHERE relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('store')) AND relkind = 'r'),
     (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
@@ -38,9 +39,9 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
 
 def server(database: Database) -> Server:
     """How the server keeps the store."""
-    [(version, fsync, full_pages, size, connections, most, oldest_s, clock)] = database.all(_FACTS)
+    [(schema, version, fsync, full_pages, size, connections, most, oldest_s, clock)] = database.all(_FACTS)
     return Server(
-        schema=SCHEMA_VERSION,
+        schema=schema,
         version=version,
         fsync=fsync,
         full_page_writes=full_pages,

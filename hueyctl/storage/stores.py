@@ -20,7 +20,7 @@ def open_store(
     _need_driver(place.address)
     from hueyctl.storage import postgres
 
-    return postgres.open_store(place.address, create=create, migrate=migrate, busy_s=busy_s, origin=place.origin())
+    return postgres.open_store(place.address, create=create, busy_s=busy_s, origin=place.origin())
 
 
 def open_bell(place: Place) -> Bell:

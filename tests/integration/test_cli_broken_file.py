@@ -197,8 +197,15 @@ def test_where_the_store_can_not_be_told_nothing_is_guessed_and_nothing_made(
     file.write_text('[hueyctl]\nstore = "away/queue.db"\nstroe = 1\n')
     assert "fetch" in shell.type("runs").out, "as far as it is right"
     away.rename(shell.place.dir)
-    for wrong in ("  ", "~nobody-of-that-name/q.db", "mysql://ada:hunter2@localhost/jobs"):
+    for wrong in (
+        "  ",
+        "~nobody-of-that-name/q.db",
+        "mysql://ada:hunter2@localhost/jobs",
+        "postgres://ada:hunter2@x@localhost/jobs",
+    ):
         monkeypatch.setenv("HUEYCTL_STORE", wrong)
         said = shell.type("runs", code=2)
         assert "HUEYCTL_STORE" in said.err
         assert "hunter2" not in said.err
+        checks = shell.type("doctor", "--json", code=1).json["checks"]
+        assert {check["name"] for check in checks} == {"file"}, "of another store it says nothing"
