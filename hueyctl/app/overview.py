@@ -61,7 +61,7 @@ def overview(session: Session, *, now: datetime) -> Overview:
     running, pauses = store.running(), store.pauses()
     failed = RunFilter(states=(RunState.FAILED, RunState.EXPIRED))
     return Overview(
-        queues=_queues(session.project, store.lines(), workers, pauses),
+        queues=queue_states(session.project, store.lines(), workers, pauses),
         running=[public_of(session, run) for run in running],
         progress={run.id: found for run in running if (found := progress(session, run))},
         next_up=[public_of(session, run) for run in store.next_up(limit=SHOWN)],
@@ -101,7 +101,7 @@ def _number(text: str) -> float:
     return float(text) if "." in text else int(text)
 
 
-def _queues(
+def queue_states(
     project: Project, lines: Sequence[Line], workers: Sequence[WorkerStatus], pauses: Sequence[Pause]
 ) -> list[QueueState]:
     living = [status.worker for status in workers if status.alive]

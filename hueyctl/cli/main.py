@@ -50,6 +50,7 @@ COMMANDS = {
     "graph": "pipeline:graph",
     "top": "top:top",
     "stats": "stats:stats",
+    "metrics": "metrics:metrics",
     "doctor": "upkeep:doctor",
     "prune": "upkeep:prune",
     "backup": "upkeep:backup",

@@ -50,6 +50,12 @@ GROUP BY queue, job
 ORDER BY 1, 2, 3
 """
 
+LAST_ENDED: Final = """
+SELECT max(finished_at) FROM (
+    SELECT state, finished_at FROM runs INDEXED BY runs_job WHERE job = ? ORDER BY n DESC LIMIT ?
+) AS newest WHERE state = ?
+"""
+
 
 def get(database: Database, id: str) -> Run | None:
     """`Store.get`."""
@@ -131,6 +137,19 @@ def lines(database: Database) -> list[Line]:
         Line(queue=queue, job=job, state=RunState(state), count=count)
         for queue, job, state, count in database.all(LINES)
     ]
+
+
+def heads(database: Database) -> list[Run]:
+    """`Store.heads`."""
+    with database.snapshot():
+        rows = [row for _, _, queue, job in database.all(HEADS) for row in database.all(LINE, queue, job, 1)]
+    return _runs(rows)
+
+
+def last_ended(database: Database, job: str, state: RunState, *, among: int) -> datetime | None:
+    """`Store.last_ended`."""
+    row = database.one(LAST_ENDED, job, among, state.value)
+    return None if row is None or row[0] is None else instant(row[0])
 
 
 def next_up(database: Database, *, limit: int) -> list[Run]:

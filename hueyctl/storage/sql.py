@@ -13,7 +13,7 @@ from hueyctl.model.definition import RateLimit, Retention
 from hueyctl.model.event import Event
 from hueyctl.model.handover import Input
 from hueyctl.model.hook import NO_HOOKS, Hooks
-from hueyctl.model.run import NewRun, Run
+from hueyctl.model.run import NewRun, Run, RunState
 from hueyctl.storage import changes, pipelines, reading, workers
 from hueyctl.storage.database import Database
 from hueyctl.storage.known import Known
@@ -37,6 +37,7 @@ from hueyctl.storage.store import (
     ScheduleDefinition,
     ScheduleState,
     StepRun,
+    Tally,
     Want,
     Worker,
 )
@@ -200,8 +201,19 @@ class SqlStore:
 
         return stats.ends(self.database, since=since, after=after)
 
+    def tally(self, *, after: int) -> Tally:
+        from hueyctl.storage import stats
+
+        return stats.tally(self.database, after=after)
+
     def lines(self) -> list[Line]:
         return reading.lines(self.database)
+
+    def heads(self) -> list[Run]:
+        return reading.heads(self.database)
+
+    def last_ended(self, job: str, state: RunState, *, among: int = 1_000) -> datetime | None:
+        return reading.last_ended(self.database, job, state, among=among)
 
     def next_up(self, *, limit: int) -> list[Run]:
         return reading.next_up(self.database, limit=limit)

@@ -1,4 +1,4 @@
-"""How runs ended, counted from the event log.
+"""What happened, counted from the event log: how runs ended in some time, and what is new behind some event.
 
 The log and not the runs, for it is kept as long for each: where runs that succeeded are pruned after a week and failed
 ones after a month, nearly all that is left of a month has failed.
@@ -19,7 +19,7 @@ from hueyctl.model.run import RunState
 from hueyctl.storage.database import Database
 from hueyctl.storage.reading import last_seq
 from hueyctl.storage.rows import instant, micros
-from hueyctl.storage.store import Ends, JobStats, Spread
+from hueyctl.storage.store import TOOK_AT_MOST_S, Ends, JobStats, Spread, Tally
 
 # So many numbers of events are read at once: some tens of milliseconds.
 PAGE: Final = 20_000
@@ -69,6 +69,16 @@ WHERE seq > ? AND seq <= ? AND time >= ? AND run IS NOT NULL AND type IN {_ENDS}
 GROUP BY 1, 2
 """
 
+_TOOK_CLASS: Final = " ".join(f"WHEN took <= {most} THEN {index}" for index, most in enumerate(TOOK_AT_MOST_S))
+TALLY: Final = f"""
+SELECT type, job, schedule, CASE {_TOOK_CLASS} WHEN took IS NOT NULL THEN {len(TOOK_AT_MOST_S)} END,
+    count(*), sum(took)
+FROM (
+    SELECT type, job, schedule, json_extract(data, '$.duration_s') AS took FROM events WHERE seq > ? AND seq <= ?
+) AS event
+GROUP BY 1, 2, 3, 4
+"""
+
 COUNTED: Final = ("succeeded", "failed", "other", "retried", "lost")
 COUNTS: Final = """
 SELECT job, count(*) FILTER (WHERE how = 'succeeded'), count(*) FILTER (WHERE how = 'failed'),
@@ -104,6 +114,21 @@ def ends(database: Database, *, since: datetime, after: int | None) -> Ends:
         for second, state, count in database.all(ENDS_BY_SECOND, begin, end, micros(since)):
             counts[instant(second), RunState(state)] += count
     return Ends(last, counts)
+
+
+def tally(database: Database, *, after: int) -> Tally:
+    """`Store.tally`."""
+    last = last_seq(database)
+    events: Counter[tuple[str, str | None, str | None]] = Counter()
+    many: Counter[tuple[str, int]] = Counter()
+    seconds: dict[tuple[str, int], float] = {}
+    for begin, end in _pages(database, after, last):
+        for type, job, schedule, took_class, count, took in database.all(TALLY, begin, end):
+            events[type, job, schedule] += count
+            if took_class is not None and job is not None:
+                many[job, took_class] += count
+                seconds[job, took_class] = seconds.get((job, took_class), 0.0) + took
+    return Tally(last, events, {key: (count, seconds[key]) for key, count in many.items()})
 
 
 @contextmanager

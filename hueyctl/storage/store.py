@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
@@ -293,6 +293,22 @@ class Ends(msgspec.Struct, frozen=True):
     counts: Mapping[tuple[datetime, RunState], int]
 
 
+TOOK_AT_MOST_S: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3600.0, 14400.0)
+"""The classes that a `Tally` sorts attempts into, by how long they took; the last one has no end."""
+
+
+class Tally(msgspec.Struct, frozen=True):
+    """What was recorded behind some event. `seq`: that of the last one looked at.
+
+    `events`: how many, by type, job and schedule (None: an event of none). `took`: of the attempts that ended, by job
+    and class (an index of `TOOK_AT_MOST_S`, or one more), how many and how many seconds together.
+    """
+
+    seq: int
+    events: Mapping[tuple[str, str | None, str | None], int]
+    took: Mapping[tuple[str, int], tuple[int, float]]
+
+
 class Store(Protocol):
     """One store, opened. Not for use by two threads at once; each thread opens its own."""
 
@@ -442,8 +458,18 @@ class Store(Protocol):
         """How many runs ended from `since` on, pipelines' own aside: of all, or of those whose end is behind the event
         `after`. It reads no other events, so that who asks again with the `seq` of the answer asks for little."""
 
+    def tally(self, *, after: int) -> Tally:
+        """What was recorded behind the event `after`, counted. It reads no other events: who asks again with the `seq`
+        of the answer counts each once."""
+
     def lines(self) -> list[Line]:
         """Counts of live runs by queue, job and state."""
+
+    def heads(self) -> list[Run]:
+        """Of each job and queue the queued run that would be claimed first; those that wait for a lock aside."""
+
+    def last_ended(self, job: str, state: RunState, *, among: int = 1_000) -> datetime | None:
+        """When a run of the job last ended in that state, `among` its newest so many runs; None: none of them did."""
 
     def next_up(self, *, limit: int) -> list[Run]:
         """Queued and scheduled runs in the order in which they'd be claimed, pauses and workers aside."""

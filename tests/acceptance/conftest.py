@@ -35,7 +35,7 @@ def installed() -> Path:
 def _install() -> None:
     sources = [REPOSITORY / "pyproject.toml", REPOSITORY / "constraints.txt", REPOSITORY / "README.md"]
     sources += sorted(path for path in (REPOSITORY / "hueyctl").rglob("*") if path.suffix in {".py", ".sql", ".typed"})
-    key = hashlib.sha256(b"[postgres]")
+    key = hashlib.sha256(b"[postgres,metrics]")
     for source in sources:
         key.update(f"{source.relative_to(REPOSITORY)}\0".encode() + source.read_bytes() + b"\0")
     stamp = BUILD / "installed"
@@ -53,7 +53,7 @@ def _install() -> None:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", BUILD / "venv"], check=True)
     install = [str(python), *pip[1:], "install", "--constraint", str(REPOSITORY / "constraints.txt")]
-    subprocess.run([*install, f"{wheel}[postgres]"], check=True)
+    subprocess.run([*install, f"{wheel}[postgres,metrics]"], check=True)
     # The version stays the same from build to build, and pip then takes what is there for what was asked.
     subprocess.run([*install, "--no-deps", "--force-reinstall", str(wheel)], check=True)
     stamp.write_text(key.hexdigest())

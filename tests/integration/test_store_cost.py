@@ -99,6 +99,9 @@ def claim_past_a_pause(store: SqliteStore) -> None:
         lambda store: store.events(EventFilter(), after=store.last_seq() - 50, limit=50),
         lambda store: store.sweep(served={"*": ["open", "closed", "later"]}, now=NOW),
         lambda store: store.find("zzzz"),
+        lambda store: store.heads(),
+        lambda store: store.last_ended("closed", RunState.SUCCEEDED, among=FEW),
+        lambda store: store.tally(after=store.last_seq() - 50),
     ],
 )
 def test_the_cost_does_not_depend_on_how_many_runs_there_are(
