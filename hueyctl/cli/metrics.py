@@ -36,7 +36,9 @@ def metrics(
         ),
     ] = None,
 ) -> Iterable[Answer]:
-    """Print the state of the store for Prometheus; with --listen serve it, and count what happens.
+    """Tell Prometheus what stands in the store; --listen serves it.
+
+    Served, it counts what happens from then on, too.
 
     It needs the package prometheus-client: pip install 'hueyctl[metrics]'.
     """

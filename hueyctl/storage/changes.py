@@ -14,7 +14,7 @@ from hueyctl.model.event import EventType
 from hueyctl.model.run import TERMINAL, NewRun, Run, RunState
 from hueyctl.storage import ends, gates, pipelines
 from hueyctl.storage.database import Database, Unstorable
-from hueyctl.storage.log import INSERT_EVENT, Log
+from hueyctl.storage.log import Log
 from hueyctl.storage.rows import (
     RUN_COLUMNS,
     Row,
@@ -34,6 +34,12 @@ INSERT: Final = """
 INSERT INTO runs (n, id, state, job, queue, priority, enqueued_at, due_at, expires_us, expires_at, trigger, schedule,
     slot, pipeline, position, lock_key, unique_key, message)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+# The first event of runs that stand in the store, told from their rows: a third of what it costs to hand each over.
+FIRST_EVENTS: Final = """
+INSERT INTO events (time, type, state, n, run, job, schedule, slot, pipeline, by, data)
+SELECT ?1, ?2, state, n, id, job, schedule, slot, pipeline, ?3, ?4 FROM runs WHERE n >= ?5 AND n <= ?6 ORDER BY n
 """
 
 # The number of the newest run, or of one that is gone and has left its events: those must not become another's.
@@ -196,7 +202,8 @@ class _Intake:
         self._rows: list[Row] = []
         self._events: list[Row] = []
         self._edges: list[Row] = []
-        self._details: dict[tuple[str, int, str | None], str] = {}
+        # The first of the newest runs of which the same is to be told, and what that is: it is told of all at once.
+        self._alike: tuple[Run, Row] | None = None
 
     def add(self, new: NewRun, gate: str | None = None) -> Run:
         """Take one in, to be written by `insert`; a pipeline's with its steps, which all wait behind a gate."""
@@ -208,7 +215,8 @@ class _Intake:
 
     def insert(self) -> None:
         """Write what was added."""
-        for sql, rows in ((INSERT, self._rows), (INSERT_EVENT, self._events), (pipelines.ADD_EDGE, self._edges)):
+        self._tell(self._n)
+        for sql, rows in ((INSERT, self._rows), (FIRST_EVENTS, self._events), (pipelines.ADD_EDGE, self._edges)):
             self._database.many(sql, rows)
             rows.clear()
 
@@ -217,13 +225,24 @@ class _Intake:
         return self._n
 
     def _add(self, new: NewRun, run: Run, message: str) -> None:
-        if not run.is_pipeline:  # which stands in no line
-            self._log.move(run.queue, run.job, None, run.state)
-        row, event = _rows(new, run, message, self._log.time, self._log.by or "")
-        self._rows.append(row)
-        self._events.append((*event, self._detail(run)))
+        told = (run.queue, run.job, run.state, run.priority, run.due_at, run.trigger, run.schedule)
+        if self._alike is None or self._alike[1] != told:
+            self._tell(run.n - 1)
+            self._alike = run, told
+        self._rows.append(_row(new, run, message, self._log.time))
         if len(self._rows) >= CHUNK:
             self.insert()
+
+    def _tell(self, last: int) -> None:
+        """Have it recorded of those that are alike, up to the number `last`, that they are there."""
+        if self._alike is None:
+            return
+        first, _ = self._alike
+        self._alike = None
+        if not first.is_pipeline:  # which stands in no line
+            self._log.move(first.queue, first.job, None, first.state, count=last + 1 - first.n)
+        type = EventType.SCHEDULED if first.state is RunState.SCHEDULED else EventType.ENQUEUED
+        self._events.append((self._log.time, type.value, self._log.by, _detail(first), first.n, last))
 
     def _add_pipeline(self, new: NewRun, gate: str | None) -> Run:
         new = msgspec.structs.replace(new, expires_s=None)  # its steps expire
@@ -241,18 +260,14 @@ class _Intake:
             self._add(of_step, run, message)
         return whole
 
-    def _detail(self, run: Run) -> str:
-        """What the first event of a run says of it, as JSON; those of a batch that are due mostly say the same."""
-        due = run.due_at.isoformat().replace("+00:00", "Z") if run.state is RunState.SCHEDULED else None
-        # That somebody has enqueued it goes without saying.
-        trigger = run.trigger if run.trigger != "manual" or run.schedule else None
-        text = None if due else self._details.get((run.queue, run.priority, trigger))
-        if text is None:
-            said = {"queue": run.queue, "priority": run.priority, "due_at": due, "trigger": trigger}
-            text = to_json({key: value for key, value in said.items() if value is not None})
-            if due is None:
-                self._details[run.queue, run.priority, trigger] = text
-        return text
+
+def _detail(run: Run) -> str:
+    """What the first event of a run says of it, as JSON."""
+    due = run.due_at.isoformat().replace("+00:00", "Z") if run.state is RunState.SCHEDULED else None
+    # That somebody has enqueued it goes without saying.
+    trigger = run.trigger if run.trigger != "manual" or run.schedule else None
+    said = {"queue": run.queue, "priority": run.priority, "due_at": due, "trigger": trigger}
+    return to_json({key: value for key, value in said.items() if value is not None})
 
 
 def _made(new: NewRun, n: int, now: datetime) -> tuple[Run, str]:
@@ -278,17 +293,29 @@ def _made(new: NewRun, n: int, now: datetime) -> tuple[Run, str]:
     return run, message
 
 
-def _rows(new: NewRun, run: Run, message: str, at: int, by: str) -> tuple[Row, Row]:
-    """The row of a run, and of its first event but for its data."""
+def _row(new: NewRun, run: Run, message: str, at: int) -> Row:
     due = at if new.due_at is None else micros(new.due_at)
     expires_us = None if new.expires_s is None else round(new.expires_s * 1e6)
-    expires_at = None if run.expires_at is None or expires_us is None else due + expires_us
-    slot = maybe_micros(new.slot)
-    n, id, job, schedule, pipeline, state = run.n, run.id, run.job, run.schedule, run.pipeline, run.state.value
-    event = (EventType.SCHEDULED if run.state is RunState.SCHEDULED else EventType.ENQUEUED).value
-    head = (n, id, state, job, run.queue, run.priority, at, due, expires_us, expires_at)
-    tail = (run.trigger, schedule, slot, pipeline, run.position, run.lock_key, new.unique_key, message)
-    return head + tail, (at, event, state, n, id, job, None, None, schedule, slot, pipeline, by)
+    return (
+        run.n,
+        run.id,
+        run.state.value,
+        run.job,
+        run.queue,
+        run.priority,
+        at,
+        due,
+        expires_us,
+        None if run.expires_at is None or expires_us is None else due + expires_us,
+        run.trigger,
+        run.schedule,
+        maybe_micros(new.slot),
+        run.pipeline,
+        run.position,
+        run.lock_key,
+        new.unique_key,
+        message,
+    )
 
 
 def _standing(database: Database, new: NewRun, named: dict[str, Run], keyed: dict[bytes, Run]) -> Run | None:

@@ -41,13 +41,13 @@ class Log:
         self._rows: list[Row] = []
         self._moves: dict[tuple[str, str, RunState], int] = {}
 
-    def move(self, queue: str, job: str, old: RunState | None, new: RunState) -> None:
-        """A run of this line went from one state to another (from none: it is new)."""
+    def move(self, queue: str, job: str, old: RunState | None, new: RunState, *, count: int = 1) -> None:
+        """A run of this line (or `count` of them) went from one state to another (from none: it is new)."""
         if old in STANDING:
-            self._count(queue, job, old, -1)
+            self._count(queue, job, old, -count)
         if new in STANDING:
             self.entered = True
-            self._count(queue, job, new, 1)
+            self._count(queue, job, new, count)
 
     def _count(self, queue: str, job: str, state: RunState, by: int) -> None:
         line = queue, job, state
