@@ -16,6 +16,7 @@ from hueyctl.model.instant import iso
 from hueyctl.model.mask import Mask
 from hueyctl.model.params import misfit
 from hueyctl.model.run import RunState
+from hueyctl.model.schedule import FireTimes, definition_hash
 from hueyctl.model.wording import quoted
 from hueyctl.storage.locks import is_free, is_of_here
 from hueyctl.storage.place import Place
@@ -23,6 +24,8 @@ from hueyctl.storage.store import EventFilter, RunFilter, Store, Worker
 
 # Clocks of one machine agree; that of a container or a resumed machine may be off by a moment.
 CLOCK_SLACK = timedelta(seconds=5)
+# A slot is decided within milliseconds; a worker that has much to catch up with may take a while.
+LATE = timedelta(minutes=1)
 # So many runs are looked at one by one.
 LOOKED_AT = 5_000
 
@@ -39,6 +42,8 @@ def work(store: Store, place: Place, project: Project | None, *, now: datetime) 
     yield from _of_held(store, project)
     if project is not None:
         yield from _of_jobs(store, alive, project)
+        if alive:
+            yield from _of_schedules(store, project, now)
     for pause in store.pauses():
         what = "everything" if pause.kind == "all" else f"{pause.kind} {quoted(pause.name)}"
         option = "" if pause.kind == "all" else f" --{pause.kind} {pause.name}"
@@ -190,6 +195,41 @@ def _of_jobs(store: Store, alive: Sequence[Worker], project: Project) -> Iterato
         )
     if not undefined and not misfits:
         yield ok("jobs", f"what waits fits {project.path.name}")
+
+
+def _of_schedules(store: Store, project: Project, now: datetime) -> Iterator[Check]:
+    """Whether what live workers fire is what this jobs.toml says, and whether they do."""
+    states = {state.name: state for state in store.schedule_states()}
+    differing: dict[str, list[str]] = {}
+    late = []
+    for name, schedule in sorted(project.schedules.items()):
+        state = states.get(name)
+        if state is None or state.definition != definition_hash(schedule):
+            file = state.file if state is not None and state.definition else str(project.path)
+            differing.setdefault(file, []).append(name)
+        elif schedule.enabled:
+            slots = FireTimes(schedule).between(state.last_slot, now - LATE)
+            pauses = store.paused_times(name)
+            slot = next((slot for slot in slots if not any(pause.covers(slot) for pause in pauses)), None)
+            if slot is not None:
+                late.append(f"{quoted(name)} at {iso(slot)}")
+    for file, names in differing.items():
+        listed = ", ".join(map(quoted, names))
+        if file == str(project.path):
+            found = f"{listed}: no worker has read what {project.path.name} says now"
+            yield warning("schedules", found, "hueyctl worker reload --all")
+        else:
+            yield problem(
+                "schedules",
+                f"{listed}: fired as {file} has it, which was read last, and not as {project.path} has it",
+                "let both files say the same, or give one of them another name; then `hueyctl worker reload --all`",
+            )
+    if late:
+        others = f", and {len(late) - 1} more" if len(late) > 1 else ""
+        found = f"{late[0]}{others}: due, and no worker has fired or missed it"
+        yield problem("schedules", found, "look at the workers' logs, and at their clocks")
+    if project.schedules and not differing and not late:
+        yield ok("schedules", f"fired as {project.path.name} has them")
 
 
 def _runs(count: int) -> str:

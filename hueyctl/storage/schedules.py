@@ -84,9 +84,9 @@ def define(
 def states(database: Database) -> list[ScheduleState]:
     """`Store.schedule_states`."""
     return [
-        ScheduleState(name=name, definition=definition, last_slot=instant(last), changed_at=instant(at))
-        for name, definition, last, at in database.all(
-            "SELECT name, definition, last_slot, changed_at FROM schedules ORDER BY name"
+        ScheduleState(name=name, definition=definition, file=file, last_slot=instant(last), changed_at=instant(at))
+        for name, definition, file, last, at in database.all(
+            "SELECT name, definition, file, last_slot, changed_at FROM schedules ORDER BY name"
         )
     ]
 

@@ -179,11 +179,13 @@ class ScheduleDefinition(msgspec.Struct, frozen=True):
 
 
 class ScheduleState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store knows of a schedule. `definition` is the hash of all that it was when last defined; nothing at or
-    below `last_slot` is decided any more, but by a backfill."""
+    """What the store knows of a schedule. `definition` is the hash of all that it was when last defined, by a worker
+    that had read `file` (empty: it is gone from there); nothing at or below `last_slot` is decided any more, but by a
+    backfill."""
 
     name: str
     definition: str
+    file: str
     last_slot: datetime
     changed_at: datetime
 
@@ -229,6 +231,10 @@ class PausedTime(msgspec.Struct, frozen=True):
 
     since: datetime
     until: datetime | None
+
+    def covers(self, slot: datetime) -> bool:
+        """Was it paused at that slot?"""
+        return self.since <= slot and (self.until is None or slot < self.until)
 
 
 class LockHolder(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -17,10 +18,12 @@ import pytest
 from shell import Shell
 
 import hueyctl
+from hueyctl.config.load import load
 from hueyctl.model.run import Message, NewRun
+from hueyctl.model.schedule import definition_hash, rule_hash
 from hueyctl.storage.database import SCHEMA_VERSION
 from hueyctl.storage.locks import hold
-from hueyctl.storage.store import Pause
+from hueyctl.storage.store import Pause, ScheduleDefinition
 
 JOBS = """
     [jobs.fetch]
@@ -257,6 +260,63 @@ def test_workers_of_another_version_or_an_older_file_are_told(shell: Shell, work
     assert "workers run 0.0.1" in only(doctor(shell, code=0), "versions", "warning")
     shell.register("w1", jobs=["fetch"], version=hueyctl.__version__)
     assert "hueyctl worker reload w1" in only(doctor(shell, code=0), "versions", "warning")
+
+
+SCHEDULES = """
+    [schedules.often]
+    job = "fetch"
+    every = "1m"
+
+    [schedules.nightly]
+    job = "fetch"
+    cron = "30 2 * * *"
+    """
+
+
+def read_by_a_worker(shell: Shell, text: str = JOBS + SCHEDULES, name: str = "jobs.toml", ago_s: float = 0) -> None:
+    """Let a worker have read this file so many seconds ago."""
+    at = datetime.now(UTC) - timedelta(seconds=ago_s)
+    schedules = load(shell.write(text, name), environ={}).schedules.values()
+    with shell.store() as store:
+        definitions = {each.name: ScheduleDefinition(rule_hash(each), definition_hash(each)) for each in schedules}
+        store.define_schedules(definitions, file=str(shell.dir / name), now=at)
+
+
+def test_schedules_that_are_fired_as_the_file_has_them_are_well(shell: Shell, worker: None) -> None:
+    read_by_a_worker(shell)
+    assert findings(doctor(shell, code=0)) == []
+
+
+def test_schedules_that_no_worker_has_read_yet_are_told(shell: Shell, worker: None) -> None:
+    shell.write(JOBS + SCHEDULES)
+    said = only(doctor(shell, code=0), "schedules", "warning")
+    assert '"nightly", "often": no worker has read what jobs.toml says now' in said
+    read_by_a_worker(shell)
+    shell.write(JOBS + SCHEDULES.replace("30 2", "45 2"))
+    assert '"nightly": no worker has read' in only(doctor(shell, code=0), "schedules", "warning")
+    read_by_a_worker(shell, JOBS)
+    shell.write(JOBS + SCHEDULES)
+    assert '"nightly", "often": no worker has read' in only(doctor(shell, code=0), "schedules", "warning")
+
+
+def test_a_schedule_that_another_file_defines_differently_is_a_problem(shell: Shell, worker: None) -> None:
+    read_by_a_worker(shell)
+    read_by_a_worker(shell, JOBS + SCHEDULES.replace("30 2", "45 2"), "other.toml")
+    said = only(doctor(shell, code=1), "schedules", "problem")
+    assert f'"nightly": fired as {shell.dir / "other.toml"} has it' in said
+    assert "worker reload --all" in said
+
+
+def test_a_slot_that_nobody_decides_is_a_problem_but_not_in_a_pause(shell: Shell, worker: None) -> None:
+    read_by_a_worker(shell, ago_s=300)
+    said = only(doctor(shell, code=1), "schedules", "problem")
+    assert re.search(r'^"often" at \S+: due, and no worker has fired or missed it', said)
+    with shell.store() as store:
+        since = datetime.now(UTC) - timedelta(seconds=400)
+        store.pause([Pause(kind="schedule", name="often", note=None, by="b", at=since)])
+        assert findings(doctor(shell, code=0)) == [("paused", "warning")]
+        store.resume("schedule", "often", by="b", now=datetime.now(UTC))
+    assert findings(doctor(shell, code=0)) == [], "what came in a pause is missed by nobody"
 
 
 def test_events_of_the_future_tell_of_a_wrong_clock(shell: Shell, worker: None) -> None:
