@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
+from hueyctl.errors import StoreReplaced, StoreUnreachable
 from hueyctl.model.run import RunState
 from hueyctl.storage.database import Database
 from hueyctl.storage.reading import last_seq
@@ -143,6 +144,10 @@ def _gathered(database: Database, since: int, until: int, job: str | None) -> It
         for index in INDEXES:
             database.run(index)
         yield
+    except StoreReplaced as exc:
+        database.data_version()  # raises it again, if it is so
+        # With the connection to a server its table went, and another one was made in the midst of this.
+        raise StoreUnreachable("the connection to the store was lost in the middle", hint="try again") from exc
     finally:
         database.run(DROP)
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -33,6 +33,8 @@ from hueyctl.errors import (
 from hueyctl.model.outcome import Exited
 from hueyctl.model.run import Message, NewRun
 from hueyctl.model.transition import Done, Settlement
+from hueyctl.storage import stats
+from hueyctl.storage.database import Database
 from hueyctl.storage.postgres import PostgresStore, open_store
 from hueyctl.storage.store import Claim, EventFilter, JobPolicy, Pause, Want, Worker
 
@@ -234,6 +236,25 @@ def test_a_server_that_stays_away_is_said_to_be_unreachable_without_the_password
             assert f"{USER}@127.0.0.1:{server.port}/{database}" in lost.value.message
             assert lost.value.hint
             assert not any(secret in told(lost.value) for secret in (PASSWORD, quote(PASSWORD, safe="")))
+
+
+def test_statistics_whose_connection_is_lost_between_two_pages_can_be_asked_for_again(
+    address: str, store: PostgresStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = stats._pages
+
+    def lose_it(database: Database, after: int, last: int) -> Iterator[tuple[int, int]]:
+        for page in pages(database, after, last):
+            yield page
+            sql(as_superuser(address), f"SELECT pg_terminate_backend({pid(store)}, 5000)")
+
+    store.accept([new() for _ in range(4)], by="b", now=NOW)
+    monkeypatch.setattr(stats, "PAGE", 2)
+    monkeypatch.setattr(stats, "_pages", lose_it)
+    with pytest.raises(StoreUnreachable, match="the connection to the store was lost in the middle"):
+        store.stats(since=NOW - timedelta(hours=1), until=NOW + timedelta(hours=1))
+    monkeypatch.setattr(stats, "_pages", pages)
+    assert store.stats(since=NOW - timedelta(hours=1), until=NOW + timedelta(hours=1))
 
 
 def test_a_connection_that_is_lost_in_the_middle_of_a_transaction_writes_nothing(
