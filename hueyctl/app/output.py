@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -74,17 +75,17 @@ def follow_logs(
     number = _attempt(run, attempt)
     mask, store = session.mask(run), session.reader()
     with Watch(session, output=output) as watch:
-        bring(session, run, number)
+        watch.ask(partial(bring, session, run, number))
         pipes = _pipes(session, run, number, streams, mask)
         if last is not None:
             for pipe in pipes:
                 yield from pipe.last_lines(last)
         while True:
             # Looked at before its output: what is there when a run has ended is all there is.
-            now = store.get(run.id)
+            now = watch.ask(partial(store.get, run.id))
             over = now is None or now.attempt != number or now.state is not RunState.RUNNING
             if over:
-                bring(session, run, number)
+                watch.ask(partial(bring, session, run, number))
             for pipe in pipes:
                 yield from pipe.read()
             if over:

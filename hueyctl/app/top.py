@@ -6,6 +6,7 @@ import select
 from collections import Counter
 from collections.abc import Generator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
 
 import msgspec
@@ -59,9 +60,9 @@ def looks(session: Session, *, interval: timedelta, wake: Sequence[int] = ()) ->
         while True:
             deadline = monotonic() + interval.total_seconds()
             woken = _readable(wake, LEAST_S)
-            while not woken and store.last_seq() == pace.seq and watch.wait(deadline):
+            while not woken and watch.ask(store.last_seq) == pace.seq and watch.wait(deadline):
                 woken = _readable(wake, 0)
-            yield _look(session, pace)
+            yield watch.ask(partial(_look, session, pace))
 
 
 def _look(session: Session, pace: _Pace) -> Look:

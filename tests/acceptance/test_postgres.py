@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from urllib.parse import quote
 
+import pexpect
 import psycopg
 import pytest
 from harness import Project, WorkerProcess, eventually
@@ -412,16 +413,26 @@ def test_who_follows_waits_for_a_server_that_is_away(
     project: Project, server: PostgresServer, mortal: str, tmp_path: Path
 ) -> None:
     settle_on(mortal, (project,))
-    project.enqueue("mark")
-    follower = project.popen("events", "-f", "--after", "0", "--json")
+    run = project.enqueue("mark")
+    follower, logs = project.popen("events", "-f", "--after", "0", "--json"), project.popen("logs", "-f", run)
+    top = pexpect.spawn(str(project.command), ["top"], cwd=str(project.dir), env={**project.env, "TERM": "xterm"})
     try:
         assert follower.stdout is not None
         assert json.loads(follower.stdout.readline())["seq"] == 1
+        top.expect_exact("last minute: 0 runs ended")
         server.stop()
         time.sleep(6)  # longer than any command waits for a store
         server.start()
         project.enqueue("mark")
         assert json.loads(follower.stdout.readline())["type"] == "enqueued"
+        assert logs.poll() is None
+        project.cli("revoke", "--job", "mark")
+        assert logs.wait(20) == 0
+        top.expect_exact("last minute: 2 runs ended")
+        top.send("q")
+        top.expect(pexpect.EOF)
     finally:
-        follower.kill()
-        follower.communicate()
+        top.close()
+        for process in (follower, logs):
+            process.kill()
+            process.communicate()
