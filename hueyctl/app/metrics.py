@@ -137,9 +137,7 @@ def gauges(session: Session, *, now: datetime) -> Iterator[Metric]:
     Raises:
         StoreError: it can't be read.
     """
-    store, project = session.reader(), session.project
     workers = statuses(session, now=now)
-    lines, pauses = store.lines(), store.pauses()
     yield _gauge("info", "The version of hueyctl that looks.", ("version",), [({"version": hueyctl.__version__}, 1)])
     yield _gauge(
         "config_ok",
@@ -147,6 +145,27 @@ def gauges(session: Session, *, now: datetime) -> Iterator[Metric]:
         (),
         [({}, int(session.file_error is None))],
     )
+    yield from _of_runs(session, workers, now)
+    yield from _of_workers(workers)
+    yield from _of_schedules(session, now)
+    yield from _of_ends(session)
+    if session.place.address is None:
+        yield _gauge("store_bytes", "The size of the store's files, output aside.", (), [({}, _size(session))])
+
+
+def newest_event(session: Session) -> int:
+    """The number of the newest event, 0 where there is no store yet: what to count from."""
+    try:
+        return session.reader().last_seq()
+    except StoreMissing:
+        return 0
+
+
+def _of_runs(session: Session, workers: Sequence[WorkerStatus], now: datetime) -> Iterator[Metric]:
+    store = session.reader()
+    lines, pauses = store.lines(), store.pauses()
+    waiting = [({"queue": run.queue, "job": run.job}, (now - run.due_at).total_seconds()) for run in store.heads()]
+    queues = queue_states(session.project, lines, workers, pauses)
     yield _gauge(
         "runs",
         "Live runs, by what they wait for or do.",
@@ -157,25 +176,13 @@ def gauges(session: Session, *, now: datetime) -> Iterator[Metric]:
         "next_run_waiting_seconds",
         "How long the queued run that is the next of its job and queue has been due.",
         ("queue", "job"),
-        [({"queue": run.queue, "job": run.job}, max(0.0, (now - run.due_at).total_seconds())) for run in store.heads()],
+        [(labels, max(0.0, waited_s)) for labels, waited_s in waiting],
     )
     yield _gauge(
         "queue_served",
         "Whether a live worker takes runs of the queue (1) or none does (0).",
         ("queue",),
-        [({"queue": each.name}, int(each.served)) for each in queue_states(project, lines, workers, pauses)],
-    )
-    yield _gauge(
-        "workers",
-        "Registered workers: alive; silent (alive, and its heartbeat is older than its lease); dead (not rescued yet).",
-        ("state",),
-        [({"state": state}, count) for state, count in _by_state(workers).items()],
-    )
-    yield _gauge(
-        "worker_concurrency",
-        "How many runs the live workers can have going at a time.",
-        (),
-        [({}, sum(each.worker.concurrency for each in workers if each.alive))],
+        [({"queue": each.name}, int(each.served)) for each in queues],
     )
     yield _gauge(
         "paused",
@@ -183,6 +190,27 @@ def gauges(session: Session, *, now: datetime) -> Iterator[Metric]:
         ("kind", "name"),
         [({"kind": each.kind, "name": each.name}, 1) for each in pauses],
     )
+
+
+def _of_workers(workers: Sequence[WorkerStatus]) -> Iterator[Metric]:
+    counts = {"alive": 0, "silent": 0, "dead": 0}
+    for each in workers:
+        counts["dead" if not each.alive else "alive" if each.fresh else "silent"] += 1
+    yield _gauge(
+        "workers",
+        "Registered workers: alive; silent (alive, and its heartbeat is older than its lease); dead (not rescued yet).",
+        ("state",),
+        [({"state": state}, count) for state, count in counts.items()],
+    )
+    yield _gauge(
+        "worker_concurrency",
+        "How many runs the live workers can have going at a time.",
+        (),
+        [({}, sum(each.worker.concurrency for each in workers if each.alive))],
+    )
+
+
+def _of_schedules(session: Session, now: datetime) -> Iterator[Metric]:
     views = schedules(session, now=now)
     yield _gauge(
         "schedule_next_timestamp_seconds",
@@ -200,25 +228,18 @@ def gauges(session: Session, *, now: datetime) -> Iterator[Metric]:
             if each.last
         ],
     )
-    named = sorted({*project.jobs, *project.pipelines})
+
+
+def _of_ends(session: Session) -> Iterator[Metric]:
+    store, project = session.reader(), session.project
     for state in (RunState.SUCCEEDED, RunState.FAILED):
-        ended = {name: store.last_ended(name, state) for name in named}
+        ended = {name: store.last_ended(name, state) for name in sorted({*project.jobs, *project.pipelines})}
         yield _gauge(
             f"last_{state.value}_timestamp_seconds",
             f"When a run of the job or pipeline last {state.value}, of those that are kept (its newest 1,000).",
             ("job",),
             [({"job": name}, at.timestamp()) for name, at in ended.items() if at],
         )
-    if session.place.address is None:
-        yield _gauge("store_bytes", "The size of the store's files, output aside.", (), [({}, _size(session))])
-
-
-def newest_event(session: Session) -> int:
-    """The number of the newest event, 0 where there is no store yet: what to count from."""
-    try:
-        return session.reader().last_seq()
-    except StoreMissing:
-        return 0
 
 
 def _gauge(name: str, help: str, labels: tuple[str, ...], values: Sequence[tuple[Labels, float]]) -> Metric:
@@ -229,13 +250,6 @@ def _gauge(name: str, help: str, labels: tuple[str, ...], values: Sequence[tuple
 def _counter(name: str, help: str, labels: tuple[str, str], counts: Mapping[tuple[str, str], int]) -> Metric:
     samples = [Sample(dict(zip(labels, key, strict=True)), count) for key, count in sorted(counts.items())]
     return Metric(name, help, "counter", labels, samples)
-
-
-def _by_state(workers: Sequence[WorkerStatus]) -> dict[str, int]:
-    counts = {"alive": 0, "silent": 0, "dead": 0}
-    for each in workers:
-        counts["dead" if not each.alive else "alive" if each.fresh else "silent"] += 1
-    return counts
 
 
 def _size(session: Session) -> int:

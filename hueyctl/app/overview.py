@@ -104,6 +104,7 @@ def _number(text: str) -> float:
 def queue_states(
     project: Project, lines: Sequence[Line], workers: Sequence[WorkerStatus], pauses: Sequence[Pause]
 ) -> list[QueueState]:
+    """The queues that jobs, live runs or workers have, by name."""
     living = [status.worker for status in workers if status.alive]
     counts: dict[str, dict[RunState, int]] = {job.queue: {} for job in project.jobs.values()}
     for line in lines:
