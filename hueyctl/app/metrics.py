@@ -21,10 +21,10 @@ from hueyctl.app.schedules import schedules
 from hueyctl.app.session import Session
 from hueyctl.app.workers import WorkerStatus, statuses
 from hueyctl.errors import StoreMissing
-from hueyctl.model.definition import Project
 from hueyctl.model.event import EventType
 from hueyctl.model.run import RunState
-from hueyctl.storage.store import TOOK_AT_MOST_S, Store, Tally
+from hueyctl.storage.place import Place
+from hueyctl.storage.store import TOOK_AT_MOST_S, Tally
 
 Labels = Mapping[str, str]
 
@@ -38,6 +38,7 @@ WATCHED = (
     EventType.RETRYING,
     EventType.TIMEOUT,
     EventType.LOST,
+    EventType.HELD,
 )
 UNFIRED = (EventType.MISSED, EventType.SKIPPED)
 
@@ -67,22 +68,38 @@ class Metric(msgspec.Struct, frozen=True):
 
 
 class Counts:
-    """What was recorded since it was made, or behind the event `after`; each event counts once."""
+    """What is recorded from the first look at a store on, each event once."""
 
-    def __init__(self, after: int) -> None:
-        self._seq = after
+    def __init__(self) -> None:
+        self._seqs: dict[Place, int] = {}  # up to which all is counted, of each store there was
         self._events: Counter[tuple[str, str]] = Counter()  # by type and job
         self._unfired: Counter[tuple[str, str]] = Counter()  # slots, by schedule and type
         self._took: dict[str, list[int]] = {}
         self._took_s: dict[str, float] = {}
 
-    def go_on(self, store: Store, project: Project) -> None:
-        """Count what is new; what the project defines has its series, though nothing has happened."""
-        if store.last_seq() < self._seq:
-            self._seq = 0  # it is another store, whose history is short
-        self._add(store.tally(after=self._seq))
+    def begin(self, session: Session) -> None:
+        """Look at the store for the first time.
+
+        Raises:
+            StoreError: it can't be read; all of one that isn't there yet will be new.
+        """
+        try:
+            self._seqs[session.place] = session.reader().last_seq()
+        except StoreMissing:
+            self._seqs[session.place] = 0
+            raise
+
+    def go_on(self, session: Session) -> None:
+        """Count what is new. What is defined has its series, though nothing has happened."""
+        store, project = session.reader(), session.project
+        last = store.last_seq()
+        # Of a store that is looked at for the first time, or that an older one was put in the place of, what comes now.
+        tally = store.tally(after=min(self._seqs.get(session.place, last), last))
+        self._seqs[session.place] = tally.seq
+        self._add(tally)
+        names = {*project.jobs, *project.pipelines, *(job for worker in store.workers() for job in worker.jobs)}
         for type in WATCHED:
-            for name in (*project.jobs, *project.pipelines):
+            for name in names:
                 self._events[type, name] += 0
         for type in UNFIRED:
             for name in project.schedules:
@@ -93,7 +110,7 @@ class Counts:
         yield _counter(
             "hueyctl_events_total",
             "Events of the event log, since the exporter began to count.",
-            ("type", "job"),
+            ("type", "job_name"),
             self._events,
         )
         yield _counter(
@@ -104,17 +121,16 @@ class Counts:
         )
         yield Metric(
             "hueyctl_attempt_duration_seconds",
-            "How long attempts took, from their start to their end, however they ended.",
+            "How long attempts took, from their start to their end, however that was; lost ones aside.",
             "histogram",
-            ("job",),
+            ("job_name",),
             [
-                Sample({"job": job}, self._took_s[job], _cumulated(classes))
+                Sample({"job_name": job}, self._took_s[job], _cumulated(classes))
                 for job, classes in sorted(self._took.items())
             ],
         )
 
     def _add(self, tally: Tally) -> None:
-        self._seq = tally.seq
         for (type, job, schedule), count in tally.events.items():
             self._events[type, job or ""] += count
             if schedule is not None and type in UNFIRED:
@@ -124,6 +140,19 @@ class Counts:
             self._took_s[job_of] = self._took_s.get(job_of, 0.0) + seconds
 
 
+class Latest:
+    """When things happened last, though the store has forgotten it since: runs are pruned after a week."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], float] = {}
+
+    def of(self, what: str, name: str, at: datetime | None) -> float:
+        """The latest of all times that were given for it, in seconds since the epoch; 0 without any."""
+        latest = max(self._seen.get((what, name), 0.0), 0.0 if at is None else at.timestamp())
+        self._seen[what, name] = latest
+        return latest
+
+
 def up(is_up: bool) -> Metric:
     """Could the store be read?"""
     return Metric(
@@ -131,14 +160,16 @@ def up(is_up: bool) -> Metric:
     )
 
 
-def gauges(session: Session, *, now: datetime) -> Iterator[Metric]:
-    """The state of the store as it is now.
+def gauges(session: Session, latest: Latest, *, now: datetime) -> Iterator[Metric]:
+    """The state of the store as it is now, and of what it has forgotten what `latest` remembers.
 
     Raises:
         StoreError: it can't be read.
     """
     workers = statuses(session, now=now)
-    yield _gauge("info", "The version of hueyctl that looks.", ("version",), [({"version": hueyctl.__version__}, 1)])
+    yield _gauge(
+        "build_info", "The version of hueyctl that looks.", ("version",), [({"version": hueyctl.__version__}, 1)]
+    )
     yield _gauge(
         "config_ok",
         "Whether jobs.toml is right (1) or not (0); workers go on with what they have read.",
@@ -147,46 +178,47 @@ def gauges(session: Session, *, now: datetime) -> Iterator[Metric]:
     )
     yield from _of_runs(session, workers, now)
     yield from _of_workers(workers)
-    yield from _of_schedules(session, now)
-    yield from _of_ends(session)
+    yield from _of_schedules(session, latest, now)
+    yield from _of_ends(session, latest, workers)
     if session.place.address is None:
         yield _gauge("store_bytes", "The size of the store's files, output aside.", (), [({}, _size(session))])
-
-
-def newest_event(session: Session) -> int:
-    """The number of the newest event, 0 where there is no store yet: what to count from."""
-    try:
-        return session.reader().last_seq()
-    except StoreMissing:
-        return 0
 
 
 def _of_runs(session: Session, workers: Sequence[WorkerStatus], now: datetime) -> Iterator[Metric]:
     store = session.reader()
     lines, pauses = store.lines(), store.pauses()
-    waiting = [({"queue": run.queue, "job": run.job}, (now - run.due_at).total_seconds()) for run in store.heads()]
-    queues = queue_states(session.project, lines, workers, pauses)
+    paused = {(pause.kind, pause.name) for pause in pauses}
+    next_up = [run for run in store.heads() if not {("all", ""), ("queue", run.queue), ("job", run.job)} & paused]
+    longest: dict[tuple[str, str], datetime] = {}
+    for run in store.running():  # the longest first
+        longest.setdefault((run.queue, run.job), run.started_at or now)
     yield _gauge(
         "runs",
         "Live runs, by what they wait for or do.",
-        ("queue", "job", "state"),
-        [({"queue": line.queue, "job": line.job, "state": line.state.value}, line.count) for line in lines],
+        ("queue", "job_name", "state"),
+        [({"queue": line.queue, "job_name": line.job, "state": line.state.value}, line.count) for line in lines],
     )
     yield _gauge(
         "next_run_waiting_seconds",
-        "How long the queued run that is the next of its job and queue has been due.",
-        ("queue", "job"),
-        [(labels, max(0.0, waited_s)) for labels, waited_s in waiting],
+        "How long the queued run that is the next of its job and queue has been due; paused ones aside.",
+        ("queue", "job_name"),
+        [({"queue": run.queue, "job_name": run.job}, _since(run.due_at, now)) for run in next_up],
+    )
+    yield _gauge(
+        "longest_running_seconds",
+        "How long the attempt that has been under way the longest has been.",
+        ("queue", "job_name"),
+        [({"queue": queue, "job_name": job}, _since(at, now)) for (queue, job), at in longest.items()],
     )
     yield _gauge(
         "queue_served",
         "Whether a live worker takes runs of the queue (1) or none does (0).",
         ("queue",),
-        [({"queue": each.name}, int(each.served)) for each in queues],
+        [({"queue": each.name}, int(each.served)) for each in queue_states(session.project, lines, workers, pauses)],
     )
     yield _gauge(
         "paused",
-        "The switches that are set; kind is all, job, queue or schedule.",
+        "The pauses in force; kind is all, job, queue or schedule.",
         ("kind", "name"),
         [({"kind": each.kind, "name": each.name}, 1) for each in pauses],
     )
@@ -210,41 +242,52 @@ def _of_workers(workers: Sequence[WorkerStatus]) -> Iterator[Metric]:
     )
 
 
-def _of_schedules(session: Session, now: datetime) -> Iterator[Metric]:
-    views = schedules(session, now=now)
+def _of_schedules(session: Session, latest: Latest, now: datetime) -> Iterator[Metric]:
+    store, views = session.reader(), schedules(session, now=now)
     yield _gauge(
         "schedule_next_timestamp_seconds",
-        "The next slot of the schedule.",
+        "The next slot of the schedule, whether or not anybody will fire it.",
         ("schedule",),
         [({"schedule": each.schedule.name}, each.next.timestamp()) for each in views if each.next],
     )
+    names = [each.schedule.name for each in views]
+    fired = {name: found[0] if (found := store.last_decided(name, "fired")) else None for name in names}
     yield _gauge(
-        "schedule_last_slot_timestamp_seconds",
-        "The last slot of the schedule that was decided, by whether it fired, was skipped or was missed.",
-        ("schedule", "outcome"),
-        [
-            ({"schedule": each.schedule.name, "outcome": each.last.outcome}, each.last.slot.timestamp())
-            for each in views
-            if each.last
-        ],
+        "schedule_last_fired_timestamp_seconds",
+        "The last slot of the schedule that fired; 0: none of its newest 1,000 did.",
+        ("schedule",),
+        [({"schedule": name}, latest.of("fired", name, at)) for name, at in fired.items()],
+    )
+    missed = {name: found[1] if (found := store.last_decided(name, "missed")) else None for name in names}
+    yield _gauge(
+        "schedule_last_missed_timestamp_seconds",
+        "When a slot of the schedule was last found to have been missed; 0: none of its newest 1,000 was.",
+        ("schedule",),
+        [({"schedule": name}, latest.of("missed", name, at)) for name, at in missed.items()],
     )
 
 
-def _of_ends(session: Session) -> Iterator[Metric]:
+def _of_ends(session: Session, latest: Latest, workers: Sequence[WorkerStatus]) -> Iterator[Metric]:
     store, project = session.reader(), session.project
+    # Those that workers know have theirs although the file is wrong.
+    names = {*project.jobs, *project.pipelines, *(job for each in workers for job in each.worker.jobs)}
     for state in (RunState.SUCCEEDED, RunState.FAILED):
-        ended = {name: store.last_ended(name, state) for name in sorted({*project.jobs, *project.pipelines})}
+        ended = store.last_ended(names, state)
         yield _gauge(
             f"last_{state.value}_timestamp_seconds",
-            f"When a run of the job or pipeline last {state.value}, of those that are kept (its newest 1,000).",
-            ("job",),
-            [({"job": name}, at.timestamp()) for name, at in ended.items() if at],
+            f"When a run of the job or pipeline last {state.value}; 0: none that is kept, as far as is looked.",
+            ("job_name",),
+            [({"job_name": name}, latest.of(state.value, name, ended.get(name))) for name in sorted(names)],
         )
 
 
 def _gauge(name: str, help: str, labels: tuple[str, ...], values: Sequence[tuple[Labels, float]]) -> Metric:
     samples = [Sample(of, value) for of, value in values]
     return Metric(f"hueyctl_{name}", help, "gauge", labels, samples)
+
+
+def _since(at: datetime, now: datetime) -> float:
+    return max(0.0, (now - at).total_seconds())
 
 
 def _counter(name: str, help: str, labels: tuple[str, str], counts: Mapping[tuple[str, str], int]) -> Metric:

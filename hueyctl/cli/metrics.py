@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from socketserver import ThreadingMixIn
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
 from hueyctl.app.changes import utc_now
-from hueyctl.app.metrics import Counts, Metric, gauges, newest_event, up
+from hueyctl.app.metrics import Counts, Latest, Metric, gauges, up
 from hueyctl.app.session import Session, open_store_session
 from hueyctl.cli.answer import Answer
 from hueyctl.cli.render import say
 from hueyctl.cli.settings import settings
-from hueyctl.errors import HueyctlError, Refused, StoreError, UsageError
+from hueyctl.errors import ConfigError, HueyctlError, Refused, StoreError, UsageError
+from hueyctl.model.definition import Project
 from hueyctl.model.wording import quoted
 
 if TYPE_CHECKING:
@@ -32,80 +38,135 @@ def metrics(
     listen: Annotated[
         str | None,
         typer.Option(
-            metavar="[HOST:]PORT", help="Serve them over HTTP, until it is ended; without a host, here alone."
+            metavar="[HOST:]PORT",
+            help="Serve them at http://HOST:PORT/metrics until it is ended; without HOST, on this machine only.",
         ),
     ] = None,
 ) -> Iterable[Answer]:
-    """Tell Prometheus what stands in the store; --listen serves it.
+    """Print metrics for Prometheus; --listen serves them.
 
-    Served, it counts what happens from then on, too.
+    Printed, they are the state of the store; served, they also count what happens from then on:
+    hueyctl metrics --listen 9815
 
-    It needs the package prometheus-client: pip install 'hueyctl[metrics]'.
+    Both need the package prometheus-client (pip install 'hueyctl[metrics]'); --json needs nothing.
     """
     if listen is not None:
         host, port = _address(listen)
         return _serve(settings.store_session(), host, port)
-    session = settings.store_session()
-    found = [up(True), *gauges(session, now=utc_now())]
+    return [_printed()]
+
+
+def _printed() -> Answer:
     if settings.as_json:
-        return [Answer(documents=[{"metrics": [metric.public() for metric in found]}])]
-    return [Answer(content=_text(found))]
+        found = [up(True), *gauges(settings.store_session(), Latest(), now=utc_now())]
+        return Answer(documents=[{"metrics": [metric.public() for metric in found]}])
+    _client()
+    try:
+        return Answer(content=_text([up(True), *gauges(settings.store_session(), Latest(), now=utc_now())]))
+    except (StoreError, ConfigError) as exc:
+        # A file of them that is left as it was would go on to say that all is well.
+        return Answer(content=_text([up(False)]), errors=[exc])
 
 
 def _serve(session: Session, host: str, port: int) -> Iterator[Answer]:
     client = _client()
+    exporter = _Exporter(settings.file)
     try:
-        after = newest_event(session)
+        exporter.counts.begin(session)
     except StoreError as exc:
+        exporter.trouble = exc.message
         yield Answer(notes=[f"the store can't be read yet: {exc.message}"])
-        after = 0
+    settings.close()  # an open one would be in the way of who puts another in its place
     registry = client.CollectorRegistry(auto_describe=False)
-    registry.register(_Exporter(settings.file, Counts(after)))
+    registry.register(exporter)
+    if not any(map(os.isatty, range(3))):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # "look again": it does so each time
     # Before there are threads, so that none of them is who hears it.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
-        server, _ = client.start_http_server(port, host, registry)
-    except OSError as exc:
-        raise Refused(f"--listen: {host}:{port} can't be listened on: {exc.strerror or exc}") from exc
+        _Server.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        server = make_server(host, port, client.make_wsgi_app(registry), _Server, _Handler)
+    except (OSError, UnicodeError) as exc:
+        said = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
+        raise Refused(f"--listen: {host}:{port} can't be listened on: {said}") from exc
+    threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://{f'[{host}]' if ':' in host else host}:{server.server_port}/metrics"
     yield Answer(documents=[{"url": url}], notes=[f"metrics are at {url}"])
     if signal.sigwait(ENDING) == signal.SIGINT:
         raise KeyboardInterrupt
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each who asks, and none that is waited for at the end."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Who hangs up, or says nothing, is nobody's concern."""
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = 10  # seconds for who has connected to ask, and to take the answer
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Each question isn't news."""
+
+
 class _Exporter:
     """What is asked for all metrics, by one thread for each who asks. Each time it looks afresh, at the file too: so
     what has been changed, replaced or restarted meanwhile needs nothing."""
 
-    def __init__(self, file: Path | None, counts: Counts) -> None:
+    def __init__(self, file: Path | None) -> None:
+        self.counts = Counts()
+        self.trouble = ""  # that was said last
         self._file, self._cwd = file, Path.cwd()
-        self._counts = counts
+        self._latest = Latest()
+        self._project: Project | None = None  # the last that was right
         self._lock = threading.Lock()
-        self._trouble = ""
+        self._looked_at = -math.inf
+        self._found: list[Metric] = []
 
     def describe(self) -> Sequence[Family]:
         return ()  # or it would be asked for all of them when it is registered
 
     def collect(self) -> Iterator[Family]:
+        asked_at = time.monotonic()
         with self._lock:
-            found = self._look()
+            # Who has waited is content with a look that began meanwhile: where each takes long, they don't pile up.
+            if self._looked_at < asked_at:
+                self._looked_at = time.monotonic()
+                self._found = self._look()
+            found = self._found
         return map(_family, found)
 
     def _look(self) -> list[Metric]:
+        trouble = ""
         try:
-            session = open_store_session(self._file, cwd=self._cwd, environ=os.environ)
+            session = self._session()
             try:
-                found = [up(True), *gauges(session, now=utc_now())]
-                self._counts.go_on(session.reader(), session.project)
+                found = [up(True), *gauges(session, self._latest, now=utc_now())]
+                self.counts.go_on(session)
             finally:
                 session.close()
-            trouble = ""
-        except HueyctlError as exc:
-            found, trouble = [up(False)], exc.message
-        if trouble != self._trouble:
-            say(trouble or "the store can be read again")
-            self._trouble = trouble
-        return [*found, *self._counts.metrics()]
+            if session.file_error is not None:
+                trouble = session.file_error.problems[0]
+        except Exception as exc:  # whatever it is: the next look may find it mended, and this one is to tell
+            found = [up(False)]
+            trouble = exc.message if isinstance(exc, HueyctlError) else f"{type(exc).__name__}: {exc}"
+        if trouble != self.trouble:
+            say(trouble or "the store can be read, and jobs.toml is right")
+            self.trouble = trouble
+        return [*found, *self.counts.metrics()]
+
+    def _session(self) -> Session:
+        session = open_store_session(self._file, cwd=self._cwd, environ=os.environ)
+        if session.file_error is None:
+            self._project = session.project
+        elif self._project is not None:
+            # As workers go on with what they have read; where its store is can't be told by a wrong file.
+            session.close()
+            return Session(self._project, by=session.by, file_error=session.file_error)
+        return session
 
 
 def _text(metrics: Sequence[Metric]) -> bytes:
@@ -159,8 +220,18 @@ def _client() -> ModuleType:
 
 def _address(text: str) -> tuple[str, int]:
     """`9815`, `0.0.0.0:9815` or `[::1]:9815` as host and port; raises UsageError."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if colon else LOOPBACK
-    if not (host and port.isascii() and port.isdecimal() and int(port) < 65536):
+    host, _, port = text.rpartition(":") if ":" in text else (LOOPBACK, ":", text)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:  # of an IPv6 address without brackets, nobody knows where it ends
+        host = ""
+    if not (
+        host
+        and not set("[]/ ") & set(host)
+        and port.isascii()
+        and port.isdecimal()
+        and len(port) < 6
+        and int(port) < 65536
+    ):
         raise UsageError(f"--listen: expected a port, or a host and a port like 0.0.0.0:9815, got {quoted(text)}")
     return host, int(port)

@@ -14,7 +14,7 @@ from hueyctl.model.event import EventType
 from hueyctl.model.run import TERMINAL, NewRun, Run, RunState
 from hueyctl.storage import ends, gates, pipelines
 from hueyctl.storage.database import Database, Unstorable
-from hueyctl.storage.log import Log
+from hueyctl.storage.log import INSERT_EVENT, Log
 from hueyctl.storage.rows import (
     RUN_COLUMNS,
     Row,
@@ -36,11 +36,14 @@ INSERT INTO runs (n, id, state, job, queue, priority, enqueued_at, due_at, expir
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
-# The first event of runs that stand in the store, told from their rows: a third of what it costs to hand each over.
+# The first event of runs that stand in the store, told from their rows: a third of what it costs to hand each over, if
+# they are more than a few.
 FIRST_EVENTS: Final = """
 INSERT INTO events (time, type, state, n, run, job, schedule, slot, pipeline, by, data)
 SELECT ?1, ?2, state, n, id, job, schedule, slot, pipeline, ?3, ?4 FROM runs WHERE n >= ?5 AND n <= ?6 ORDER BY n
 """
+
+FEW: Final = 16
 
 # The number of the newest run, or of one that is gone and has left its events: those must not become another's.
 LAST_N: Final = """
@@ -200,7 +203,7 @@ class _Intake:
         found = database.one(LAST_N)
         self._n = found[0] if found else 0
         self._rows: list[Row] = []
-        self._events: list[Row] = []
+        self._told: list[tuple[Row, int, int]] = []  # of which runs, by their first and last number, what is to be told
         self._edges: list[Row] = []
         # The first of the newest runs of which the same is to be told, and what that is: it is told of all at once.
         self._alike: tuple[Run, Row] | None = None
@@ -216,16 +219,18 @@ class _Intake:
     def insert(self) -> None:
         """Write what was added."""
         self._tell(self._n)
-        for sql, rows in ((INSERT, self._rows), (FIRST_EVENTS, self._events), (pipelines.ADD_EDGE, self._edges)):
-            self._database.many(sql, rows)
-            rows.clear()
+        self._database.many(INSERT, self._rows)
+        self._write_events()
+        self._database.many(pipelines.ADD_EDGE, self._edges)
+        self._rows.clear()
+        self._edges.clear()
 
     def _next(self) -> int:
         self._n += 1
         return self._n
 
     def _add(self, new: NewRun, run: Run, message: str) -> None:
-        told = (run.queue, run.job, run.state, run.priority, run.due_at, run.trigger, run.schedule)
+        told = (run.queue, run.job, run.state, run.priority, run.due_at, run.trigger, run.schedule, run.is_pipeline)
         if self._alike is None or self._alike[1] != told:
             self._tell(run.n - 1)
             self._alike = run, told
@@ -242,7 +247,21 @@ class _Intake:
         if not first.is_pipeline:  # which stands in no line
             self._log.move(first.queue, first.job, None, first.state, count=last + 1 - first.n)
         type = EventType.SCHEDULED if first.state is RunState.SCHEDULED else EventType.ENQUEUED
-        self._events.append((self._log.time, type.value, self._log.by, _detail(first), first.n, last))
+        self._told.append(((self._log.time, type.value, self._log.by, _detail(first)), first.n, last))
+
+    def _write_events(self) -> None:
+        """In the order of the runs: one statement for those of which the same is told, or a row each."""
+        each: list[Row] = []
+        for told, first, last in self._told:
+            if last - first < FEW:
+                begin = first - self._rows[0][0]
+                each += [_event(row, *told) for row in self._rows[begin : begin + last - first + 1]]
+            else:
+                self._database.many(INSERT_EVENT, each)
+                each.clear()
+                self._database.run(FIRST_EVENTS, *told, first, last)
+        self._database.many(INSERT_EVENT, each)
+        self._told.clear()
 
     def _add_pipeline(self, new: NewRun, gate: str | None) -> Run:
         new = msgspec.structs.replace(new, expires_s=None)  # its steps expire
@@ -316,6 +335,12 @@ def _row(new: NewRun, run: Run, message: str, at: int) -> Row:
         new.unique_key,
         message,
     )
+
+
+def _event(row: Row, at: int, type: str, by: str | None, data: str) -> Row:
+    """The first event of the run of a row, as `INSERT_EVENT` takes it."""
+    n, id, state, job, *_ = row
+    return at, type, state, n, id, job, None, None, row[11], row[12], row[13], by, data
 
 
 def _standing(database: Database, new: NewRun, named: dict[str, Run], keyed: dict[bytes, Run]) -> Run | None:

@@ -46,6 +46,11 @@ SELECT since, until FROM paused_times WHERE schedule IN (?1, '') UNION ALL
 SELECT at, NULL FROM pauses WHERE kind = 'all' OR (kind = 'schedule' AND name = ?1) ORDER BY 1
 """
 LAST: Final = "SELECT slot, outcome, run, reason FROM slots WHERE schedule = ? ORDER BY slot DESC LIMIT ?"
+LAST_SO: Final = """
+SELECT slot, at FROM (
+    SELECT slot, outcome, at FROM slots WHERE schedule = ? ORDER BY slot DESC LIMIT ?
+) AS newest WHERE outcome = ? ORDER BY slot DESC LIMIT 1
+"""
 
 # Those under way come before those that wait for them: null is the least gate. finished_at is null as long as a run is
 # live, in retry too; the literals are those of the index runs_of_schedule.
@@ -137,6 +142,12 @@ def last_slots(database: Database, schedule: str, *, limit: int) -> list[Decided
     """`Store.last_slots`."""
     rows = database.all(LAST, schedule, limit)
     return [DecidedSlot(instant(slot), outcome, run, reason) for slot, outcome, run, reason in rows]
+
+
+def last_decided(database: Database, schedule: str, outcome: str, *, among: int) -> tuple[datetime, datetime] | None:
+    """`Store.last_decided`."""
+    row = database.one(LAST_SO, schedule, among, outcome)
+    return None if row is None else (instant(row[0]), instant(row[1]))
 
 
 def paused_times(database: Database, schedule: str) -> list[PausedTime]:

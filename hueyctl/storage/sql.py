@@ -112,6 +112,13 @@ class SqlStore:
 
         return schedules.last_slots(self.database, schedule, limit=limit)
 
+    def last_decided(
+        self, schedule: str, outcome: Literal["fired", "skipped", "missed"], *, among: int = 1_000
+    ) -> tuple[datetime, datetime] | None:
+        from hueyctl.storage import schedules
+
+        return schedules.last_decided(self.database, schedule, outcome, among=among)
+
     def paused_times(self, schedule: str) -> list[PausedTime]:
         from hueyctl.storage import schedules
 
@@ -212,8 +219,8 @@ class SqlStore:
     def heads(self) -> list[Run]:
         return reading.heads(self.database)
 
-    def last_ended(self, job: str, state: RunState, *, among: int = 1_000) -> datetime | None:
-        return reading.last_ended(self.database, job, state, among=among)
+    def last_ended(self, jobs: Collection[str], state: RunState, *, among: int = 1_000) -> dict[str, datetime]:
+        return reading.last_ended(self.database, jobs, state, among=among)
 
     def next_up(self, *, limit: int) -> list[Run]:
         return reading.next_up(self.database, limit=limit)

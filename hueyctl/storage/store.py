@@ -378,6 +378,11 @@ class Store(Protocol):
     def last_slots(self, schedule: str, *, limit: int) -> list[DecidedSlot]:
         """The newest slots of a schedule that were decided, the newest first; kept as long as events are."""
 
+    def last_decided(
+        self, schedule: str, outcome: Literal["fired", "skipped", "missed"], *, among: int = 1_000
+    ) -> tuple[datetime, datetime] | None:
+        """The newest slot of a schedule of which that became, `among` its newest so many, and when that was decided."""
+
     def paused_times(self, schedule: str) -> list[PausedTime]:
         """When a schedule was paused, alone or with all, and is, by `since`; kept as long as events are. They may
         overlap."""
@@ -474,8 +479,9 @@ class Store(Protocol):
     def heads(self) -> list[Run]:
         """Of each job and queue the queued run that would be claimed first; those that wait for a lock aside."""
 
-    def last_ended(self, job: str, state: RunState, *, among: int = 1_000) -> datetime | None:
-        """When a run of the job last ended in that state, `among` its newest so many runs; None: none of them did."""
+    def last_ended(self, jobs: Collection[str], state: RunState, *, among: int = 1_000) -> dict[str, datetime]:
+        """When runs of these jobs last ended in that state, of the ten times `among` runs that ended so last, or else
+        of the job's newest `among`; those of which none did are left out."""
 
     def next_up(self, *, limit: int) -> list[Run]:
         """Queued and scheduled runs in the order in which they'd be claimed, pauses and workers aside."""

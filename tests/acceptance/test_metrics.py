@@ -52,19 +52,19 @@ def test_alerts_have_what_they_need(projects: tuple[Project, Project], on: str, 
         assert value(url, "queue_served", queue="default") == 0
         with here.worker("-c", "1") as worker:
             here.online(worker)
-            eventually(lambda: value(url, "runs", queue="default", job="gate", state="running") == 1)
+            eventually(lambda: value(url, "runs", queue="default", job_name="gate", state="running") == 1)
             assert value(url, "queue_served", queue="default") == 1
             assert value(url, "workers", state="alive") == 1
             assert value(url, "worker_concurrency") == 1
             failed = here.enqueue("bad")
-            eventually(lambda: (value(url, "next_run_waiting_seconds", queue="default", job="bad") or 0) > 0)
+            eventually(lambda: (value(url, "next_run_waiting_seconds", queue="default", job_name="bad") or 0) > 0)
             (here.dir / "go").touch()
             here.reaches(failed, "failed")
-            assert value(url, "events_total", type="failed", job="bad") == 1
-            assert value(url, "events_total", type="retrying", job="bad") == 1
-            assert value(url, "attempt_duration_seconds_count", job="bad") == 2
-            assert value(url, "last_failed_timestamp_seconds", job="bad") is not None
-            assert value(url, "next_run_waiting_seconds", queue="default", job="bad") is None
+            assert value(url, "events_total", type="failed", job_name="bad") == 1
+            assert value(url, "events_total", type="retrying", job_name="bad") == 1
+            assert value(url, "attempt_duration_seconds_count", job_name="bad") == 2
+            assert value(url, "last_failed_timestamp_seconds", job_name="bad")
+            assert value(url, "next_run_waiting_seconds", queue="default", job_name="bad") is None
             worker.signal(signal.SIGTERM)
             assert worker.ended() == 0
         assert value(url, "workers", state="alive") == 0

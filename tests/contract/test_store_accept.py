@@ -8,7 +8,8 @@ from scene import Scene
 
 from hueyctl.errors import Refused
 from hueyctl.model.definition import Retention
-from hueyctl.model.run import RunState
+from hueyctl.model.run import NewStep, RunState
+from hueyctl.storage import changes
 from hueyctl.storage.store import EventFilter, RunFilter
 
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -133,6 +134,40 @@ def test_text_that_is_no_utf8_is_replaced_and_never_refused(scene: Scene) -> Non
     assert accepted.run.queue == "q?"
     assert scene.store.last_events(EventFilter(), limit=1)[0].by == "al?ice"
     assert scene.store.get("\udcff") is None
+
+
+def test_each_run_of_a_batch_has_its_own_first_event_however_many_are_alike(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events of many alike are told from their rows, and those of a few handed over: the order is that of the runs."""
+    monkeypatch.setattr(changes, "CHUNK", 50)
+    later = scene.now + timedelta(hours=1)
+    step = NewStep(scene.new("s"))
+    given = [scene.new("a", priority=number % 2) for number in range(10)]
+    given += [scene.new("b", queue="q") for _ in range(70)]
+    given += [scene.new("p", steps=(step, NewStep(scene.new("s"), (0,)))), scene.new("a", due_at=later)]
+    given += [scene.new("a", priority=9, schedule="hourly", slot=scene.now, trigger="schedule") for _ in range(20)]
+    given += [scene.new("b")]
+    accepted = scene.store.accept(given, by="alice@host", now=scene.now)
+    first = [event for event in scene.events() if event.run is not None]
+    events = {event.run: event for event in first}
+    runs = sorted(scene.store.runs(RunFilter(), limit=None), key=lambda run: run.n)
+    assert len(runs) == len(events) == len(given) + 2
+    assert [event.run for event in first] == [run.id for run in runs]
+    assert {each.run.id for each in accepted} <= events.keys()
+    for run in runs:
+        event = events[run.id]
+        assert (event.type, event.state, event.job) == (
+            "scheduled" if run.state is RunState.SCHEDULED else "enqueued",
+            run.state,
+            run.job,
+        )
+        assert (event.schedule, event.slot, event.pipeline) == (run.schedule, run.scheduled_at, run.pipeline)
+        assert (event.by, event.attempt, event.worker) == ("alice@host", None, None)
+        assert (event.data["queue"], event.data["priority"]) == (run.queue, run.priority)
+        assert ("due_at" in event.data) == (run.state is RunState.SCHEDULED)
+        assert event.data.get("trigger") == (run.trigger if run.schedule else None)
+    scene.check_history()
 
 
 def test_a_large_batch_is_taken_in_whole(scene: Scene) -> None:

@@ -399,6 +399,9 @@ def test_the_last_slots_tell_what_became_of_them_the_newest_first(scheduled: Sto
     ]
     assert len(scheduled.last_slots("s", limit=2)) == 2
     assert scheduled.last_slots("other", limit=10) == []
+    assert scheduled.last_decided("s", "skipped") == (START + 2 * MINUTE, START + 2 * MINUTE)
+    assert scheduled.last_decided("s", "skipped", among=1) is None
+    assert scheduled.last_decided("other", "fired") is None
 
 
 def test_a_slot_whose_run_would_not_be_unique_is_skipped(scheduled: Store) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scene import Scene
 
 from hueyctl.model.outcome import Exited
-from hueyctl.model.run import RunState
+from hueyctl.model.run import NewStep, RunState
 from hueyctl.model.transition import Retry
 from hueyctl.storage import stats
 from hueyctl.storage.store import TOOK_AT_MOST_S, Tally
@@ -67,9 +67,9 @@ def test_the_head_of_a_line_is_what_would_be_claimed_first(scene: Scene) -> None
     assert first.run.n == next(run.n for run in heads if run.priority == 5)
 
 
-def test_when_a_job_last_ended_so_is_known_of_its_newest_runs(scene: Scene) -> None:
-    store = scene.store
-    assert store.last_ended("a", RunState.SUCCEEDED) is None
+def test_when_jobs_last_ended_so_is_known(scene: Scene) -> None:
+    store, jobs = scene.store, ["a", "b", "c"]
+    assert store.last_ended(jobs, RunState.SUCCEEDED) == {}
     scene.accept()
     scene.succeed(scene.claim_one())
     succeeded_at = scene.now
@@ -79,8 +79,34 @@ def test_when_a_job_last_ended_so_is_known_of_its_newest_runs(scene: Scene) -> N
     scene.accept("b")
     scene.succeed(scene.claim_one())
     scene.accept()
-    assert store.last_ended("a", RunState.SUCCEEDED) == succeeded_at
-    assert store.last_ended("a", RunState.FAILED) == scene.now
-    assert store.last_ended("b", RunState.FAILED) is None
-    assert store.last_ended("a", RunState.SUCCEEDED, among=2) is None
-    assert store.last_ended("a", RunState.FAILED, among=2) == scene.now
+    assert store.last_ended(jobs, RunState.SUCCEEDED) == {"a": succeeded_at, "b": scene.now}
+    assert store.last_ended(jobs, RunState.FAILED) == {"a": scene.now}
+    assert store.last_ended(["b"], RunState.FAILED) == {}
+
+
+def test_what_ended_so_is_looked_for_among_some_runs_of_all_and_then_of_each_job(scene: Scene) -> None:
+    store = scene.store
+    scene.accept()
+    scene.succeed(scene.claim_one())
+    ended_at = scene.now
+    for _ in range(10):
+        scene.pass_time(minutes=1)
+        scene.accept("b")
+        scene.succeed(scene.claim_one())
+    assert store.last_ended(["a"], RunState.SUCCEEDED, among=1) == {"a": ended_at}, "the newest of its own"
+    scene.accept()
+    assert store.last_ended(["a"], RunState.SUCCEEDED, among=1) == {}, "which now waits in line"
+    assert store.last_ended(["a"], RunState.SUCCEEDED, among=2) == {"a": ended_at}
+    for _ in range(20):
+        scene.accept("b")
+    assert store.last_ended(["b"], RunState.SUCCEEDED, among=1) == {"b": scene.now}, "however many wait"
+
+
+def test_steps_of_pipelines_end_too(scene: Scene) -> None:
+    step = NewStep(scene.new("b"))
+    scene.accept("etl", steps=(step,))
+    scene.fail(scene.claim_one())
+    assert scene.store.last_ended(["b", "etl"], RunState.FAILED) == {"b": scene.now, "etl": scene.now}
+    scene.accept("etl", steps=(NewStep(scene.new("c")),))
+    scene.succeed(scene.claim_one())
+    assert scene.store.last_ended(["c", "etl"], RunState.SUCCEEDED) == {"c": scene.now, "etl": scene.now}

@@ -100,7 +100,7 @@ def claim_past_a_pause(store: SqliteStore) -> None:
         lambda store: store.sweep(served={"*": ["open", "closed", "later"]}, now=NOW),
         lambda store: store.find("zzzz"),
         lambda store: store.heads(),
-        lambda store: store.last_ended("closed", RunState.SUCCEEDED, among=FEW),
+        lambda store: store.last_ended(["closed"], RunState.SUCCEEDED, among=FEW),
         lambda store: store.tally(after=store.last_seq() - 50),
     ],
 )
