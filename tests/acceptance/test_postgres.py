@@ -76,6 +76,15 @@ def stop_between_writes(worker: WorkerProcess, address: str) -> None:
     eventually(stopped)
 
 
+def listeners(address: str) -> int:
+    """How many processes listen to what happens in this store."""
+    with psycopg.connect(address) as connection:
+        found = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+        ).fetchone()
+    return 0 if found is None else int(found[0])
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
     """One that these tests may stop."""
@@ -420,6 +429,7 @@ def test_who_follows_waits_for_a_server_that_is_away(
         assert follower.stdout is not None
         assert json.loads(follower.stdout.readline())["seq"] == 1
         top.expect_exact("last minute: 0 runs ended")
+        eventually(lambda: listeners(mortal) == 3)
         server.stop()
         time.sleep(6)  # longer than any command waits for a store
         server.start()
