@@ -155,9 +155,7 @@ class Latest:
 
 def up(is_up: bool) -> Metric:
     """Could the store be read?"""
-    return Metric(
-        "hueyctl_up", "Whether the store could be read (1) or not (0).", "gauge", (), [Sample({}, int(is_up))]
-    )
+    return _gauge("up", "Whether the store could be read (1) or not (0).", (), [({}, int(is_up))])
 
 
 def gauges(session: Session, latest: Latest, *, now: datetime) -> Iterator[Metric]:
@@ -167,6 +165,7 @@ def gauges(session: Session, latest: Latest, *, now: datetime) -> Iterator[Metri
         StoreError: it can't be read.
     """
     workers = statuses(session, now=now)
+    yield up(True)
     yield _gauge(
         "build_info", "The version of hueyctl that looks.", ("version",), [({"version": hueyctl.__version__}, 1)]
     )

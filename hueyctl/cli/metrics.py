@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
@@ -58,11 +58,11 @@ def metrics(
 
 def _printed() -> Answer:
     if settings.as_json:
-        found = [up(True), *gauges(settings.store_session(), Latest(), now=utc_now())]
+        found = gauges(settings.store_session(), Latest(), now=utc_now())
         return Answer(documents=[{"metrics": [metric.public() for metric in found]}])
     _client()
     try:
-        return Answer(content=_text([up(True), *gauges(settings.store_session(), Latest(), now=utc_now())]))
+        return Answer(content=_text([*gauges(settings.store_session(), Latest(), now=utc_now())]))
     except (StoreError, ConfigError) as exc:
         # A file of them that is left as it was would go on to say that all is well.
         return Answer(content=_text([up(False)]), errors=[exc])
@@ -84,8 +84,8 @@ def _serve(session: Session, host: str, port: int) -> Iterator[Answer]:
     # Before there are threads, so that none of them is who hears it.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
-        _Server.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        server = make_server(host, port, client.make_wsgi_app(registry), _Server, _Handler)
+        kind = _Server6 if ":" in host else _Server
+        server = make_server(host, port, client.make_wsgi_app(registry), kind, _Handler)
     except (OSError, UnicodeError) as exc:
         said = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         raise Refused(f"--listen: {host}:{port} can't be listened on: {said}") from exc
@@ -103,6 +103,10 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Who hangs up, or says nothing, is nobody's concern."""
+
+
+class _Server6(_Server):
+    address_family = socket.AF_INET6
 
 
 class _Handler(WSGIRequestHandler):
@@ -144,7 +148,7 @@ class _Exporter:
         try:
             session = self._session()
             try:
-                found = [up(True), *gauges(session, self._latest, now=utc_now())]
+                found = [*gauges(session, self._latest, now=utc_now())]
                 self.counts.go_on(session)
             finally:
                 session.close()
@@ -188,23 +192,18 @@ class _Fixed:
 def _family(metric: Metric) -> Family:
     from prometheus_client import core
 
-    family: Any
-    match metric.kind:
-        case "gauge":
-            family = core.GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
-        case "counter":
-            family = core.CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
-        case "histogram":
-            family = core.HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-    for sample in metric.samples:
-        labels = [sample.labels[name] for name in metric.labels]
-        if metric.kind == "histogram":
-            buckets = [("+Inf" if most == float("inf") else str(most), count) for most, count in sample.buckets]
-            family.add_metric(labels, buckets, sum_value=sample.value)
-        else:
-            family.add_metric(labels, sample.value)
-    found: Family = family
-    return found
+    rows = [([sample.labels[name] for name in metric.labels], sample) for sample in metric.samples]
+    if metric.kind == "histogram":
+        histogram = core.HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+        for labels, sample in rows:
+            buckets = [("+Inf" if math.isinf(most) else str(most), count) for most, count in sample.buckets]
+            histogram.add_metric(labels, buckets, sum_value=sample.value)
+        return histogram
+    kind = core.CounterMetricFamily if metric.kind == "counter" else core.GaugeMetricFamily
+    family = kind(metric.name, metric.help, labels=metric.labels)
+    for labels, sample in rows:
+        family.add_metric(labels, sample.value)
+    return family
 
 
 def _client() -> ModuleType:
