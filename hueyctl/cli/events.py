@@ -80,6 +80,7 @@ def events(
 def _follow(session: Session, where: EventFilter, after: int | None, last: int, *, fresh: bool) -> Iterator[Answer]:
     if fresh:
         yield Answer(notes=[f"there is no store yet; waiting for {session.place.shown}"])
+        after = after or 0  # it may be there by now, and all that is in it has come since
     for page in follow_events(session, where, after=after, last=last, output=stdout_fd()):
         yield _answer(page)
 

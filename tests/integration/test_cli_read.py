@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 import threading
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
 from shell import Shell, eventually
 
-from hueyctl.app.session import who
+from hueyctl.app.session import open_session, who
+from hueyctl.cli.events import _follow
 from hueyctl.model.outcome import Raised
 from hueyctl.model.transition import Final, Settlement
 from hueyctl.storage.locks import hold
+from hueyctl.storage.store import EventFilter
 
 JOBS = """
     [jobs.fetch]
@@ -480,6 +483,16 @@ def test_following_waits_for_a_store_that_isn_t_there_yet(shell: Shell) -> None:
     assert b"there is no store yet" in following.stderr.readline()
     run = shell.enqueue("fetch")
     assert run[:8].encode() in following.stdout.readline()
+
+
+def test_following_misses_nothing_of_a_store_that_comes_right_after_it_was_said_to_be_missing(shell: Shell) -> None:
+    with (
+        closing(open_session(shell.dir / "jobs.toml", cwd=shell.dir, environ={})) as session,
+        closing(_follow(session, EventFilter(), None, 0, fresh=True)) as answers,
+    ):
+        assert "there is no store yet" in next(answers).notes[0]
+        run = shell.enqueue("fetch")
+        assert [document["run"] for document in next(answers).documents] == [run]
 
 
 def test_following_by_type_passes_over_what_doesn_t_match(shell: Shell) -> None:
