@@ -188,7 +188,8 @@ STEPS_AFTER = {
 class Plan:
     """What one round does: `points` are the failpoints armed, each with its action; `seconds` is the storm's length.
 
-    Where one of them has not fired by then, it lasts up to three times as long, a harmless one up to a minute more.
+    Where one of them has not fired by then, it lasts up to three times as long; where none has, or a harmless one
+    hasn't, up to a minute more.
     `store` is the address of the store; without one it is a file.
     """
 
@@ -415,8 +416,7 @@ class _Storm:
         kill = self._aims_at("rescue") or self.dice.random() < 0.5
         stop_at = start + self.plan.seconds * self.dice.uniform(0.2, 0.5) if self.stalls else None
         stopped: tuple[_Worker, float] | None = None
-        last = ends_at + (60.0 if self.harmless else 2 * self.plan.seconds)
-        while (now := time.monotonic()) < ends_at or stopped or (now < last and self._silent()):
+        while (now := time.monotonic()) < ends_at or stopped or now < ends_at + self._extra_s():
             for at, worker in enumerate(running):
                 if worker.process.poll() is not None:
                     running[at] = self._start_worker()
@@ -467,6 +467,13 @@ class _Storm:
         return ";".join(
             f"{point}={action}" for point, action in self.plan.points.items() if point.partition(".")[0] in steps
         )
+
+    def _extra_s(self) -> float:
+        """How much longer the storm may last: on a busy machine workers take seconds to come to their first run."""
+        silent = self._silent()
+        if not silent:
+            return 0.0
+        return 60.0 if self.harmless or len(silent) == len(self.plan.points) else 2 * self.plan.seconds
 
     def _silent(self) -> set[str]:
         """The points that have not fired yet."""
