@@ -15,8 +15,9 @@ import sys
 import time
 from contextlib import closing
 from importlib.resources import files
+from itertools import chain
 
-from hueyctl.storage.changes import CHUNK, FIRST_EVENTS, INSERT
+from hueyctl.storage.intake import CHUNK, FIRST_EVENTS, OWN, SHARED, insert_alike
 from hueyctl.storage.sqlite_database import CACHE_KIB, WAL_AUTOCHECKPOINT_PAGES
 
 SCHEMA = files("hueyctl.storage").joinpath("schema.sql").read_text(encoding="utf-8")
@@ -30,24 +31,34 @@ PRAGMA cache_size = -{CACHE_KIB};
 
 def main(store: str, new: str) -> None:
     with closing(sqlite3.connect(store)) as connection:
-        runs = connection.execute(f"SELECT {columns(INSERT)} FROM runs ORDER BY n").fetchall()
+        runs = connection.execute(f"SELECT {OWN} FROM runs ORDER BY n").fetchall()
+        (shared,) = connection.execute(f"SELECT DISTINCT {SHARED} FROM runs").fetchall()
         (told,) = connection.execute("SELECT DISTINCT time, type, by, data FROM events WHERE n IS NOT NULL").fetchall()
+    own = list(chain.from_iterable(runs))
     began = time.perf_counter()
     with closing(sqlite3.connect(new, isolation_level=None)) as connection:
         connection.executescript(f"{SETTINGS} BEGIN; {SCHEMA}; COMMIT;")
         connection.execute("BEGIN IMMEDIATE")
         for start in range(0, len(runs), CHUNK):
-            chunk = runs[start : start + CHUNK]
-            connection.executemany(INSERT, chunk)
-            connection.execute(FIRST_EVENTS, (*told, chunk[0][0], chunk[-1][0]))
+            some = runs[start : start + CHUNK]
+            insert_alike(Statements(connection), shared, own[3 * start : 3 * (start + CHUNK)])
+            connection.execute(FIRST_EVENTS, (*told, some[0][0], some[-1][0]))
         connection.execute("COMMIT")
         sync(f"{new}-wal")
     print(len(runs) / (time.perf_counter() - began))
 
 
-def columns(insert: str) -> str:
-    """The columns that an INSERT statement names."""
-    return insert[insert.index("(") + 1 : insert.index(")")]
+class Statements:
+    """A connection as the store's statements are given to it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def run(self, sql: str, *values: object) -> None:
+        self._connection.execute(sql, values)
+
+    def many(self, sql: str, rows: list[tuple[object, ...]]) -> None:
+        self._connection.executemany(sql, rows)
 
 
 def sync(path: str) -> None:

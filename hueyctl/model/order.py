@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_FORM = b"........-....-....-....-............ "
+_PLACES = [place for place, byte in enumerate(_FORM) if byte == ord(".")]
+# What becomes of the bytes that say what a UUID is.
+_VERSION = bytes(0x40 | byte & 0x0F for byte in range(256))
+_VARIANT = bytes(0x80 | byte & 0x3F for byte in range(256))
 _MOST_RETRIES = 2**31 - 1
 KEY_MAX = 200
 
@@ -100,11 +105,17 @@ def run_of(
 
 
 def new_ids(count: int) -> Iterator[str]:
-    """`count` random UUIDs of version 4, from one read of the system's randomness."""
-    digits = os.urandom(16 * count).hex()
-    for start in range(0, 32 * count, 32):
-        d = digits[start : start + 32]
-        yield f"{d[:8]}-{d[8:12]}-4{d[13:16]}-{'89ab'[int(d[16], 16) & 3]}{d[17:20]}-{d[20:]}"
+    """`count` random UUIDs of version 4, in ascending order: an index takes in a hundred thousand of them sooner where
+    each goes beside the one before it."""
+    random = bytearray(os.urandom(16 * count))
+    random[6::16] = random[6::16].translate(_VERSION)
+    random[8::16] = random[8::16].translate(_VARIANT)
+    digits = random.hex().encode()
+    # All of them at once, digit by digit: a fifth of what it takes to cut each into its five parts.
+    text = bytearray(_FORM * count)
+    for at, place in enumerate(_PLACES):
+        text[place :: len(_FORM)] = digits[at::32]
+    return iter(sorted(text.decode().split()))
 
 
 def lock_key(job: Job, params: Mapping[str, object]) -> str | None:
@@ -130,7 +141,7 @@ def unique_key(job: Job, params: Mapping[str, object]) -> bytes | None:
 
 def secrets_of(definition: Job | Pipeline) -> tuple[str, ...]:
     """The names of a job's or pipeline's secret parameters."""
-    return tuple([param.name for param in definition.params if param.secret])
+    return tuple([param.name for param in definition.params if param.secret]) if definition.params else ()
 
 
 def _of_job(job: Job, order: Order, id: str) -> NewRun:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -14,43 +14,10 @@ from hueyctl.model.event import EventType
 from hueyctl.model.run import TERMINAL, NewRun, Run, RunState
 from hueyctl.storage import ends, gates, pipelines
 from hueyctl.storage.database import Database, Unstorable
-from hueyctl.storage.log import INSERT_EVENT, Log
-from hueyctl.storage.rows import (
-    RUN_COLUMNS,
-    Row,
-    from_json,
-    maybe_micros,
-    message_from,
-    micros,
-    run_from,
-    to_json,
-    utf8,
-)
+from hueyctl.storage.intake import Intake
+from hueyctl.storage.log import Log
+from hueyctl.storage.rows import RUN_COLUMNS, from_json, micros, run_from, to_json
 from hueyctl.storage.store import Accepted, Pause, Revocation
-
-CHUNK: Final = 5_000
-
-INSERT: Final = """
-INSERT INTO runs (n, id, state, job, queue, priority, enqueued_at, due_at, expires_us, expires_at, trigger, schedule,
-    slot, pipeline, position, lock_key, unique_key, message)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-
-# The first event of runs that stand in the store, told from their rows: a third of what it costs to hand each over, if
-# they are more than a few.
-FIRST_EVENTS: Final = """
-INSERT INTO events (time, type, state, n, run, job, schedule, slot, pipeline, by, data)
-SELECT ?1, ?2, state, n, id, job, schedule, slot, pipeline, ?3, ?4 FROM runs WHERE n >= ?5 AND n <= ?6 ORDER BY n
-"""
-
-FEW: Final = 16
-
-# The number of the newest run, or of one that is gone and has left its events: those must not become another's.
-LAST_N: Final = """
-SELECT coalesce(max(n), 0) FROM (
-    SELECT max(n) AS n FROM runs UNION ALL SELECT max(n) FROM events WHERE n IS NOT NULL
-) AS newest
-"""
 
 BY_ID: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE id = ?"
 
@@ -118,7 +85,7 @@ def revoke_one(database: Database, run: Run, *, kill: bool, now: datetime, log: 
 
 def take_in(database: Database, new: NewRun, *, gate: str | None = None, now: datetime, log: Log) -> Run:
     """Accept one run, in the transaction under way; behind `gate` it waits until that opens."""
-    intake = _Intake(database, now, log)
+    intake = Intake(database, now, log)
     run = intake.add(new, gate)
     intake.insert()
     if gate is None:
@@ -172,7 +139,7 @@ def _accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetim
     log = Log(micros(now), by)
     accepted: list[Accepted] = []
     with database.write(durable=True):
-        intake = _Intake(database, now, log)
+        intake = Intake(database, now, log)
         # What this batch itself brings counts too where an id or a key is looked up.
         named: dict[str, Run] = {}
         keyed: dict[bytes, Run] = {}
@@ -193,154 +160,6 @@ def _accept(database: Database, runs: Sequence[NewRun], *, by: str, now: datetim
         failpoint("accept.before")
     failpoint("accept.after")
     return accepted
-
-
-class _Intake:
-    """New runs on their way into the store, in the transaction under way: their rows, first events, and edges."""
-
-    def __init__(self, database: Database, now: datetime, log: Log) -> None:
-        self._database, self._now, self._log = database, now, log
-        found = database.one(LAST_N)
-        self._n = found[0] if found else 0
-        self._rows: list[Row] = []
-        self._told: list[tuple[Row, int, int]] = []  # of which runs, by their first and last number, what is to be told
-        self._edges: list[Row] = []
-        # The first of the newest runs of which the same is to be told, and what that is: it is told of all at once.
-        self._alike: tuple[Run, Row] | None = None
-
-    def add(self, new: NewRun, gate: str | None = None) -> Run:
-        """Take one in, to be written by `insert`; a pipeline's with its steps, which all wait behind a gate."""
-        if new.steps:
-            return self._add_pipeline(new, gate)
-        run, message = _made(new, self._next(), self._now)
-        self._add(new, run, message)
-        return run
-
-    def insert(self) -> None:
-        """Write what was added."""
-        self._tell(self._n)
-        self._database.many(INSERT, self._rows)
-        self._write_events()
-        self._database.many(pipelines.ADD_EDGE, self._edges)
-        self._rows.clear()
-        self._edges.clear()
-
-    def _next(self) -> int:
-        self._n += 1
-        return self._n
-
-    def _add(self, new: NewRun, run: Run, message: str) -> None:
-        told = (run.queue, run.job, run.state, run.priority, run.due_at, run.trigger, run.schedule, run.is_pipeline)
-        if self._alike is None or self._alike[1] != told:
-            self._tell(run.n - 1)
-            self._alike = run, told
-        self._rows.append(_row(new, run, message, self._log.time))
-        if len(self._rows) >= CHUNK:
-            self.insert()
-
-    def _tell(self, last: int) -> None:
-        """Have it recorded of those that are alike, up to the number `last`, that they are there."""
-        if self._alike is None:
-            return
-        first, _ = self._alike
-        self._alike = None
-        if not first.is_pipeline:  # which stands in no line
-            self._log.move(first.queue, first.job, None, first.state, count=last + 1 - first.n)
-        type = EventType.SCHEDULED if first.state is RunState.SCHEDULED else EventType.ENQUEUED
-        self._told.append(((self._log.time, type.value, self._log.by, _detail(first)), first.n, last))
-
-    def _write_events(self) -> None:
-        """In the order of the runs: one statement for those of which the same is told, or a row each."""
-        each: list[Row] = []
-        for told, first, last in self._told:
-            if last - first < FEW:
-                begin = first - self._rows[0][0]
-                each += [_event(row, *told) for row in self._rows[begin : begin + last - first + 1]]
-            else:
-                self._database.many(INSERT_EVENT, each)
-                each.clear()
-                self._database.run(FIRST_EVENTS, *told, first, last)
-        self._database.many(INSERT_EVENT, each)
-        self._told.clear()
-
-    def _add_pipeline(self, new: NewRun, gate: str | None) -> Run:
-        new = msgspec.structs.replace(new, expires_s=None)  # its steps expire
-        whole, message = _made(new, self._next(), self._now)
-        whole = msgspec.structs.replace(whole, state=RunState.WAITING, pipeline=whole.id)
-        self._add(new, whole, message)
-        self._edges += pipelines.edges_of(new, whole.n)
-        for position, step in enumerate(new.steps):
-            own = {"trigger": new.trigger, "schedule": None, "slot": None, "unique_key": None}
-            of_step = msgspec.structs.replace(step.run, **own)
-            run, message = _made(of_step, self._next(), self._now)
-            run = msgspec.structs.replace(run, pipeline=whole.id, position=position)
-            if step.after or gate is not None:
-                run = msgspec.structs.replace(run, state=RunState.WAITING, expires_at=None)
-            self._add(of_step, run, message)
-        return whole
-
-
-def _detail(run: Run) -> str:
-    """What the first event of a run says of it, as JSON."""
-    due = run.due_at.isoformat().replace("+00:00", "Z") if run.state is RunState.SCHEDULED else None
-    # That somebody has enqueued it goes without saying.
-    trigger = run.trigger if run.trigger != "manual" or run.schedule else None
-    said = {"queue": run.queue, "priority": run.priority, "due_at": due, "trigger": trigger}
-    return to_json({key: value for key, value in said.items() if value is not None})
-
-
-def _made(new: NewRun, n: int, now: datetime) -> tuple[Run, str]:
-    """The run that a new one becomes, and its message as it is stored."""
-    due_at = now if new.due_at is None else new.due_at
-    message = to_json(new.message)
-    run = Run(
-        n=n,
-        id=utf8(new.id),
-        job=utf8(new.job),
-        state=RunState.SCHEDULED if due_at > now else RunState.QUEUED,
-        queue=utf8(new.queue),
-        priority=new.priority,
-        message=new.message if message.isascii() else message_from(message),
-        trigger=new.trigger,
-        schedule=None if new.schedule is None else utf8(new.schedule),
-        scheduled_at=new.slot,
-        enqueued_at=now,
-        due_at=due_at,
-        expires_at=None if new.expires_s is None else due_at + timedelta(seconds=new.expires_s),
-        lock_key=None if new.lock_key is None else utf8(new.lock_key),
-    )
-    return run, message
-
-
-def _row(new: NewRun, run: Run, message: str, at: int) -> Row:
-    due = at if new.due_at is None else micros(new.due_at)
-    expires_us = None if new.expires_s is None else round(new.expires_s * 1e6)
-    return (
-        run.n,
-        run.id,
-        run.state.value,
-        run.job,
-        run.queue,
-        run.priority,
-        at,
-        due,
-        expires_us,
-        None if run.expires_at is None or expires_us is None else due + expires_us,
-        run.trigger,
-        run.schedule,
-        maybe_micros(new.slot),
-        run.pipeline,
-        run.position,
-        run.lock_key,
-        new.unique_key,
-        message,
-    )
-
-
-def _event(row: Row, at: int, type: str, by: str | None, data: str) -> Row:
-    """The first event of the run of a row, as `INSERT_EVENT` takes it."""
-    n, id, state, job, *_ = row
-    return at, type, state, n, id, job, None, None, row[11], row[12], row[13], by, data
 
 
 def _standing(database: Database, new: NewRun, named: dict[str, Run], keyed: dict[bytes, Run]) -> Run | None:

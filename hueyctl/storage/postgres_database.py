@@ -30,7 +30,8 @@ from psycopg.conninfo import conninfo_to_dict
 from hueyctl.errors import StoreError, StoreNewer, StoreReplaced, StoreUncertain, StoreUnreachable
 from hueyctl.model.address import without_password
 from hueyctl.storage.database import SCHEMA_VERSION
-from hueyctl.storage.postgres_dialect import adapt, in_few, meaning, numbered
+from hueyctl.storage.inserts import in_few
+from hueyctl.storage.postgres_dialect import SIZES, adapt, meaning, numbered
 from hueyctl.storage.rows import Row
 
 Result = TypeVar("Result")
@@ -134,8 +135,8 @@ class PostgresDatabase:
         count = 0
         try:
             with self.connection.cursor() as cursor:
-                for statement, some in in_few(sql, rows):
-                    cursor.executemany(statement, some)
+                for statement, some in in_few(sql, rows, SIZES):
+                    cursor.executemany(numbered(statement), some)
                     count += cursor.rowcount
         except psycopg.Error as exc:
             raise self._meaning(exc) from exc

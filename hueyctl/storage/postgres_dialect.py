@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from itertools import chain
 from typing import Final
 
 import psycopg
@@ -22,13 +21,14 @@ from hueyctl.errors import (
     StoreUnreachable,
 )
 from hueyctl.storage.database import Unstorable
-from hueyctl.storage.rows import Row, utf8
+from hueyctl.storage.rows import utf8
 
 # Texts of ours have no question marks; an index is named where SQLite would take another one; `temp.` is the schema of
 # what a connection keeps for itself.
-# Few, so that each is prepared soon; a statement takes 65,535 values at most.
-_SIZES: Final = (256, 32, 8, 4, 2)
 _PLACE: Final = re.compile(r"\?(\d*)|INDEXED BY \w+|\btemp\.")
+
+# Rows that one statement inserts; it takes 65,535 values at most.
+SIZES: Final = (256, 32, 8, 4, 2)
 
 NEEDS_OWNER: Final = "it needs a user who owns the store"
 NEEDS_CREATE: Final = "GRANT CREATE ON DATABASE … TO … lets its user make it"
@@ -49,29 +49,6 @@ def numbered(sql: str) -> bytes:
         return f"${number}"
 
     return _PLACE.sub(place, sql).encode()
-
-
-@lru_cache(maxsize=256)
-def _of_many(sql: str, count: int) -> bytes | None:
-    """A plain INSERT of one row as one of so many; None: it isn't one."""
-    head, values, row = sql.partition("VALUES ")
-    if not values or not head.lstrip().startswith("INSERT") or not row.rstrip().endswith("?)"):
-        return None
-    return numbered(head + values + ", ".join([row.strip()] * count))
-
-
-def in_few(sql: str, rows: Sequence[Row]) -> Iterator[tuple[bytes, Sequence[Row]]]:
-    """The statement for each of these rows, as few statements: several rows are inserted by one. What it costs a server
-    to run one is more than what a row does."""
-    size = next((size for size in _SIZES if size <= len(rows)), 1)
-    many = _of_many(sql, size) if size > 1 else None
-    if many is None:
-        yield numbered(sql), rows
-        return
-    whole = len(rows) - len(rows) % size
-    yield many, [tuple(chain.from_iterable(rows[at : at + size])) for at in range(0, whole, size)]
-    if rows[whole:]:
-        yield from in_few(sql, rows[whole:])
 
 
 def adapt(connection: psycopg.Connection[tuple[object, ...]]) -> None:

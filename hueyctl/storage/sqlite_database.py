@@ -35,6 +35,7 @@ from hueyctl.errors import (
 )
 from hueyctl.failpoints import failpoint
 from hueyctl.storage.database import SCHEMA_VERSION, SyncFailed, Unstorable
+from hueyctl.storage.inserts import in_few
 from hueyctl.storage.rows import Row, utf8
 
 OLDEST_SQLITE = (3, 37)  # STRICT tables
@@ -47,6 +48,9 @@ BUSY_SLICE_S = 0.06
 WAL_AUTOCHECKPOINT_PAGES = 16_384
 # At most, and only once so many pages were touched: a hundred thousand runs taken in at once are 50 MB.
 CACHE_KIB = 65_536
+# Rows that one statement inserts, where there are so many: SQLite takes 32,766 values, Python's sqlite3 lets go of its
+# lock and takes it again for each statement.
+SIZES = (256, 32)
 NORMAL = 1
 
 
@@ -100,7 +104,9 @@ class SqliteDatabase:
     def many(self, sql: str, rows: Sequence[Row]) -> int:
         """Run one statement for each of `rows`, whose text is valid UTF-8; how many rows of the store they changed."""
         try:
-            return self.connection.executemany(sql, rows).rowcount
+            if len(rows) < SIZES[-1]:
+                return self.connection.executemany(sql, rows).rowcount
+            return sum(self.connection.executemany(*few).rowcount for few in in_few(sql, rows, SIZES))
         except (sqlite3.Error, OverflowError) as exc:
             raise self.told(exc) from exc
 

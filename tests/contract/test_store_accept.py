@@ -9,7 +9,7 @@ from scene import Scene
 from hueyctl.errors import Refused
 from hueyctl.model.definition import Retention
 from hueyctl.model.run import NewStep, RunState
-from hueyctl.storage import changes
+from hueyctl.storage import intake
 from hueyctl.storage.store import EventFilter, RunFilter
 
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -136,25 +136,30 @@ def test_text_that_is_no_utf8_is_replaced_and_never_refused(scene: Scene) -> Non
     assert scene.store.get("\udcff") is None
 
 
-def test_each_run_of_a_batch_has_its_own_first_event_however_many_are_alike(
+def test_each_run_of_a_batch_is_stored_as_it_is_and_has_its_own_first_event_however_many_are_alike(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Events of many alike are told from their rows, and those of a few handed over: the order is that of the runs."""
-    monkeypatch.setattr(changes, "CHUNK", 50)
+    """Many alike are written together and told of from their rows, and a few handed over: the order is that of the
+    runs."""
+    monkeypatch.setattr(intake, "CHUNK", 400)
     later = scene.now + timedelta(hours=1)
     step = NewStep(scene.new("s"))
     given = [scene.new("a", priority=number % 2) for number in range(10)]
     given += [scene.new("b", queue="q") for _ in range(70)]
     given += [scene.new("p", steps=(step, NewStep(scene.new("s"), (0,)))), scene.new("a", due_at=later)]
     given += [scene.new("a", priority=9, schedule="hourly", slot=scene.now, trigger="schedule") for _ in range(20)]
-    given += [scene.new("b")]
+    given += [scene.new("b") for _ in range(5)]
+    given += [scene.new("c", params={"number": number}, expires_s=60.0) for number in range(900)]
+    given += [scene.new("d", lock_key=f"l{number % 3}", unique_key=b"%d" % number) for number in range(40)]
     accepted = scene.store.accept(given, by="alice@host", now=scene.now)
     first = [event for event in scene.events() if event.run is not None]
     events = {event.run: event for event in first}
     runs = sorted(scene.store.runs(RunFilter(), limit=None), key=lambda run: run.n)
     assert len(runs) == len(events) == len(given) + 2
     assert [event.run for event in first] == [run.id for run in runs]
-    assert {each.run.id for each in accepted} <= events.keys()
+    assert [runs[each.run.n - 1] for each in accepted] == [each.run for each in accepted]
+    assert [each.run.id for each in accepted] == [new.id for new in given]
+    assert [run.message.params for run in runs if run.job == "c"] == [{"number": number} for number in range(900)]
     for run in runs:
         event = events[run.id]
         assert (event.type, event.state, event.job) == (

@@ -1,7 +1,8 @@
-"""What a run's lock and unique keys are made of: its job and its parameters, when it is accepted."""
+"""What names a run: its id; and its lock and unique keys, made of job and parameters when it is accepted."""
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,17 @@ def job(name: str = "sync", **given: Any) -> Job:
 def made(definition: Job, **params: Any) -> NewRun:
     project = Project(path=Path("/jobs.toml"), store="/s", jobs={definition.name: definition})
     return new_run(project, Order(job=definition.name, params=params), next(new_ids(1)))
+
+
+def test_new_ids_are_random_uuids_of_version_4_in_ascending_order() -> None:
+    ids = list(new_ids(2_000))
+    assert len(set(ids)) == 2_000
+    assert ids == sorted(ids)
+    for id in ids:
+        assert (str(uuid.UUID(id)), uuid.UUID(id).version, uuid.UUID(id).variant) == (id, 4, uuid.RFC_4122)
+    digits = [{id[place] for id in ids} - {"-"} for place in range(36)]
+    fixed = {8: 0, 13: 0, 14: 1, 18: 0, 19: 4, 23: 0}
+    assert [len(each) for each in digits] == [fixed.get(place, 16) for place in range(36)]
 
 
 @pytest.mark.parametrize(
