@@ -123,12 +123,13 @@ class Dispatcher:
         self._scheduler: Scheduler | None = None
         self._no_slots_until = 0.0  # monotonic: the store takes none at the moment
         self._helping = False  # it is a thread of Huey's that has the role
+        self._lined_up = 0  # so many more wait for it
         self._pace = Pace()
         self._rung = False  # there may be something new to claim
         self._asleep_until = 0.0  # our own thread; 0: it is awake
         self._to_stop: set[str] = set()
         self._stopped_at = 0.0  # the last try
-        self._looked_at = self._rang_at = 0.0
+        self._looked_at = self._rang_at = self._exchanged_at = 0.0
         self._unannounced: bytes | None = None
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_r, False)
@@ -169,12 +170,17 @@ class Dispatcher:
             return
         if self._pace.others_end() or (self._helping and self._pace.one_by_one):
             return
+        with self._lock:
+            self._lined_up += 1
         with self._role:
+            with self._lock:
+                self._lined_up -= 1
             self._helping = True
-            claimed = self._help_out()
+            done = self._help_out()
             self._helping = False
         with self._lock:
-            wake = not claimed or self._needed_at() < self._asleep_until - SLACK_S
+            # Whoever waits for the role looks after us, and does what is to be done.
+            wake = not done or (not self._lined_up and self._needed_at() < self._asleep_until - SLACK_S)
         if wake:
             self._wake()
 
@@ -183,7 +189,7 @@ class Dispatcher:
         try:
             store = self._store
             if store is None or not self._helpful() or self._pace.others_end():
-                return True
+                return True  # it has been done meanwhile, or soon will be
             claimed = self._exchange(store)
             self._announce()
             return claimed
@@ -195,7 +201,7 @@ class Dispatcher:
         return (
             not (self._troubled or self._stopping or self._abandoned or self._raised)
             and self._store is not None
-            and (bool(self._ended) or (self._claimable and self._may_claim()))
+            and (bool(self._ended) or (self._claimable and self._seats.free > 0 and self._may_claim()))
         )
 
     # -- called by the worker's main thread -------------------------------------------------------------------------
@@ -387,6 +393,7 @@ class Dispatcher:
                 self._refused_until = time.monotonic() + PATIENCE_S
             return False
         self._troubled = False
+        self._exchanged_at = time.monotonic()
         self._next_due = exchange.next_due
         self._throttled = exchange.throttled
         again = (
@@ -488,8 +495,11 @@ class Dispatcher:
         while True:
             with self._lock:
                 now = time.monotonic()
-                # Who has the role sees to what is due, and wakes us after it where that isn't all.
-                self._asleep_until = now + LINGER_S if self._helping else self._needed_at()
+                # Who has the role sees to what is due, and wakes us after it where that isn't all. As long as one or
+                # another has it, we look by ourselves: to be woken each time costs more.
+                needed_at = now + LINGER_S if self._helping else self._needed_at()
+                busy = now < self._exchanged_at + LINGER_S
+                self._asleep_until = min(needed_at, now + LINGER_S) if busy else needed_at
             ready = dict(readable.poll(max(0.0, self._asleep_until - now) * 1000))
             with self._lock:
                 self._asleep_until = 0.0
