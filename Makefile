@@ -6,7 +6,7 @@
 #   make bench   the README's ratios, measured here and now
 #   make torture    kill, fail and stall it at every step, and check its promises (ARGS="--points claim"; all: some 15 minutes)
 #                ARGS="--postgres": on PostgreSQL, with workers as on two machines
-#   make contract   what every store must keep to, with all that is drawn by chance on PostgreSQL too (two minutes)
+#   make contract   what every store must keep to, with all that is drawn by chance (two minutes)
 #   make soak    200,000 runs with a retention of seconds: does the store stay small? (some minutes)
 #   make powercut   cut the power at a thousand random moments (ARGS="--cuts 200 --seed 7"), some minutes
 
@@ -45,7 +45,7 @@ torture: $(DEV)
 powercut: $(DEV)
 	$(BIN)/python tests/powercut/cut_power.py $(ARGS)
 
-# What is drawn by chance, as often on PostgreSQL as on SQLite.
+# What is drawn by chance, as often as it takes, on PostgreSQL as on SQLite.
 contract: $(DEV)
 	ALL_DRAWS=1 $(BIN)/python -m pytest -n 2 tests/contract $(ARGS)
 

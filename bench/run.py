@@ -150,27 +150,35 @@ def python_runs(bench: Bench) -> list[Line]:
 
 
 def commands(bench: Bench) -> list[Line]:
-    """/bin/true with its output captured, against a bare loop of subprocesses with pipes, by turns."""
+    """/bin/true with its output captured, against a bare loop of subprocesses with pipes, by turns; and the least that
+    could run it the way hueyctl does."""
     count = bench.count(1_500)
 
-    def ours() -> tuple[float]:
+    def ours() -> tuple[float, float]:
         with new_project(bench) as project:
-            return (project.runs_a_second("true", count),)
+            words = [sys.executable, HERE / "least.py", str(project.dir / "least.db"), str(count), str(THREADS)]
+            least = float(subprocess.run(words, text=True, check=True, stdout=subprocess.PIPE).stdout)
+            return project.runs_a_second("true", count), least
 
-    def bare() -> tuple[float]:
+    def bare() -> tuple[float, float]:
         began = time.perf_counter()
         with ThreadPoolExecutor(THREADS) as pool:
             list(pool.map(lambda _: subprocess.run(["/bin/true"], capture_output=True, check=True), range(count)))
-        return (count / (time.perf_counter() - began),)
+        rate = count / (time.perf_counter() - began)
+        return rate, rate
 
-    (rate,) = by_turns(ours, bare, pairs=BURSTS)
     return [
         Line(
-            "/bin/true as a command",
+            what,
             f"{rate.ours:,.0f}/s",
             f"{rate.yardstick:,.0f}/s subprocess.run",
             f"{rate.ratio:.2f} x",
-            ">= 0.8 x",
+            goal,
+        )
+        for (what, goal), rate in zip(
+            (("/bin/true as a command", ">= 0.8 x"), ("the least that could run it", "")),
+            by_turns(ours, bare, pairs=BURSTS),
+            strict=True,
         )
     ]
 

@@ -110,7 +110,7 @@ class _Server6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = 10  # seconds for who has connected to ask, and to take the answer
+    timeout = 5  # seconds for who has connected to ask, and to take the answer
 
     def log_message(self, format: str, *args: object) -> None:
         """Each question isn't news."""

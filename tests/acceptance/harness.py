@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import textwrap
 import time
@@ -194,10 +195,22 @@ class Project:
 
         seen: list[dict[str, Any]] = []
         deadline = time.monotonic() + timeout
-        while not (found := there()):
+        while self._peek("SELECT 1 FROM runs WHERE id = ? AND state <> ?", run, state) or not (found := there()):
             if time.monotonic() > deadline:
-                pytest.fail(f"not {state} within {timeout:g} s: {seen[-1]}")
+                pytest.fail(f"not {state} within {timeout:g} s: {seen[-1:] or self.run(run)}")
+            time.sleep(0.02)
         return found
+
+    def _peek(self, sql: str, *values: object) -> bool:
+        """Does a store in a file say so? A look costs a thousandth of a command: what is waited for is only asked of
+        the command when it may be there."""
+        if not self.store.exists():
+            return False
+        try:
+            with contextlib.closing(sqlite3.connect(f"{self.store.as_uri()}?mode=ro", uri=True)) as connection:
+                return bool(connection.execute(sql, values).fetchall())
+        except sqlite3.Error:
+            return False
 
     # -- workers ----------------------------------------------------------------------------------------------------
     def start(self, *words: str, env: dict[str, str] | None = None, prefix: Sequence[str] = ()) -> WorkerProcess:
@@ -230,6 +243,8 @@ class Project:
     def online(self, worker: WorkerProcess) -> bool:
         if worker.process.poll() is not None:
             pytest.fail(f"the worker exited with {worker.process.returncode}:\n{worker.log}")
+        if self._peek("SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM workers WHERE pid = ?)", worker.pid):
+            return False
         return any(row["pid"] == worker.pid for row in self.workers())
 
     def workers(self) -> list[dict[str, Any]]:

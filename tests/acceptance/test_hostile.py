@@ -66,13 +66,21 @@ def test_a_parameter_reaches_every_kind_of_job_as_it_is(project: Project, job: s
     project.file("program.py", PROGRAM)
     project.file("called.py", CALLED)
     project.file("expected", "")
-    given = [project.enqueue(job, f"text={text}") for text in NASTY]
+    lines = "\n".join(json.dumps({"job": job, "params": {"text": text}}) for text in NASTY)
+    assert project.cli("enqueue", "--batch", "-", stdin=lines).code == 0
     project.burst("-c", "1")
     seen = [json.loads(line)[0] for line in project.lines("seen")]
     assert seen == [f"--text={text}" if job == "inside" else text for text in NASTY]
     assert not (project.dir / "pwned").exists()
-    for run, text in zip(given, NASTY, strict=True):
-        assert project.run(run)["params"] == {"text": text}
+    assert [run["params"] for run in project.runs()] == [{"text": text} for text in reversed(NASTY)]
+
+
+def test_a_parameter_that_is_typed_is_taken_as_it_is(project: Project) -> None:
+    project.write(JOBS)
+    given = [project.enqueue("script", f"text={text}") for text in NASTY]
+    assert {run["id"]: run["params"] for run in project.runs()} == {
+        id: {"text": text} for id, text in zip(given, NASTY, strict=True)
+    }
 
 
 def test_a_parameter_can_come_from_a_file(project: Project) -> None:
