@@ -140,7 +140,13 @@ class Dispatcher:
 
     def next_attempt(self) -> Attempt | None:
         """Wait for an attempt to perform; None: there will be none any more."""
-        return self._seats.take(self._help)
+        attempt = self._seats.take(self._help)
+        left = self._ended or (self._claimable and self._seats.free)
+        if left and self._asleep_until > time.monotonic() + 2 * LINGER_S:
+            # Who takes what was claimed for another, which hasn't come for it yet, helps nobody: its own last attempt
+            # isn't settled, and the other may sleep with work at hand.
+            self._wake()
+        return attempt
 
     def ended(self, attempt: Attempt) -> None:
         """Take an attempt's settlement. Its thread asks for the next one right after, and brings it in then."""

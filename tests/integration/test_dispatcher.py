@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from hueyctl.engine import inline
+from hueyctl.engine import dispatcher, inline
 from hueyctl.engine.attempt import Attempt
 from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.dispatcher import BACKSTOP_S, Dispatcher
@@ -522,6 +522,28 @@ def test_a_thread_that_comes_back_settles_and_claims_by_itself(rig: Rig) -> None
     mine = rig.threads[0].name
     assert mine in by["settled"]
     assert mine in by["claimed"]
+
+
+def test_who_takes_what_was_claimed_for_another_has_its_own_end_settled(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came by between the claim and the one that it was for, and nobody else is about to do anything."""
+    monkeypatch.setattr(dispatcher, "BACKSTOP_S", 60.0)
+    rig.dispatcher.start()
+    (id,) = rig.enqueue()
+    attempt = rig.take()
+
+    def sound_asleep() -> bool:
+        until = rig.dispatcher._asleep_until
+        threading.Event().wait(0.1)
+        return rig.dispatcher._asleep_until == until > time.monotonic() + 10
+
+    eventually(sound_asleep)
+    rig.huey.execute(task_of(attempt))
+    with rig.dispatcher._lock:
+        rig.dispatcher._seats._given.append(attempt)
+    assert rig.take() is attempt
+    rig.wait_for(id, RunState.SUCCEEDED)
 
 
 def test_what_the_store_raises_to_a_thread_ends_the_dispatcher_and_is_never_tried_again(rig: Rig) -> None:
