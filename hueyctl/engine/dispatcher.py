@@ -368,7 +368,6 @@ class Dispatcher:
 
     def _exchange(self, store: Store) -> bool:
         """Settle what has ended and claim for those who wait. Was anything claimed?"""
-        definitions = self.definitions
         lease_until = self.lease_until  # as it was before the claim: what is renewed after that proves nothing of it
         with self._lock:
             endings, self._ended = self._ended, []
@@ -376,17 +375,10 @@ class Dispatcher:
         if not endings and not (free and self._claimable):
             return False
         self._rung = False
-        want = None
         if free:
             self._claimable = False  # before the store is asked: who says meanwhile that there is something is heard
-            want = Want(
-                worker=self.worker,
-                limit=free,
-                jobs=definitions.policies,
-                queues=self._queues,
-                queue_limits=definitions.queue_limits,
-                admit=definitions.admit,
-            )
+        definitions = self.definitions  # and after that: who swaps them says so
+        want = self._want(free, definitions) if free else None
         settlements = [settlement for _, settlement in endings]
         try:
             exchange = store.exchange(settlements, want, now=datetime.now(UTC), hooks=definitions.hooks)
@@ -417,6 +409,16 @@ class Dispatcher:
         if again or (self._unannounced is None and (endings or exchange.claims)):
             self._unannounced = b"work" if again else b"event"
         return bool(exchange.claims)
+
+    def _want(self, limit: int, definitions: Definitions) -> Want:
+        return Want(
+            worker=self.worker,
+            limit=limit,
+            jobs=definitions.policies,
+            queues=self._queues,
+            queue_limits=definitions.queue_limits,
+            admit=definitions.admit,
+        )
 
     def _try_again(self, store: Store) -> None:
         """The disk was full, or the server away: claim nothing until all that has ended is in the store."""
@@ -476,8 +478,8 @@ class Dispatcher:
         elif self._due():
             return 0.0
         elif self._ended:
-            times.append(self._ended_at + LINGER_S)
-        if now < self._pace.linger_until:
+            times.append(max(self._ended_at + LINGER_S, self._pace.linger_until))
+        if now < self._pace.linger_until or self._seats.reserved:  # then it may be over: they are to be hurried
             times.append(self._pace.linger_until)
         if self._unannounced is not None:
             times.append(self._rang_at + BELL_EVERY_S)

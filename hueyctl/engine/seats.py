@@ -32,6 +32,11 @@ class Seats:
         self._turnstile = threading.Lock()  # let go of for one thread to pass
         self._turnstile.acquire()
 
+    @property
+    def reserved(self) -> bool:
+        """Is there anything left of what was given for one?"""
+        return self._for_one and bool(self._given)
+
     def take(self, before: Callable[[], None]) -> Attempt | None:
         """Wait for an attempt; None: there will be none any more. `before` is called before that, without the lock."""
         with self._lock:

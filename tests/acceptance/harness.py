@@ -204,8 +204,8 @@ class Project:
     def _peek(self, sql: str, *values: object) -> bool:
         """Does a store in a file say so? A look costs a thousandth of a command: what is waited for is only asked of
         the command when it may be there."""
-        if not self.store.exists():
-            return False
+        if not self.store.with_name(f"{self.store.name}-wal").exists():
+            return False  # nobody has it open: looking into it would leave a log there
         try:
             with contextlib.closing(sqlite3.connect(f"{self.store.as_uri()}?mode=ro", uri=True)) as connection:
                 return bool(connection.execute(sql, values).fetchall())

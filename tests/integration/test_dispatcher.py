@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sqlite3
+import sys
 import threading
 import time
 import uuid
@@ -24,7 +25,7 @@ from hueyctl.engine.attempt import Attempt
 from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.dispatcher import BACKSTOP_S, Dispatcher
 from hueyctl.engine.log import WorkerLog
-from hueyctl.engine.pace import BRIEF_S
+from hueyctl.engine.pace import BRIEF_S, LINGER_S
 from hueyctl.engine.queue import RunnerHuey, task_of
 from hueyctl.errors import StoreBusy, StoreFull, StoreReplaced
 from hueyctl.model.definition import CommandBody, Job, Param, Project, PythonBody, RateLimit, Schedule
@@ -153,6 +154,16 @@ class Rig:
     def wait_for(self, id: str, state: RunState) -> Run:
         eventually(lambda: self.run(id).state is state)
         return self.run(id)
+
+    def falls_asleep(self) -> None:
+        """Wait until nothing but what a test does next, or the backstop, wakes the dispatcher."""
+
+        def sound_asleep() -> bool:
+            until = self.dispatcher._asleep_until
+            threading.Event().wait(0.1)
+            return self.dispatcher._asleep_until == until > time.monotonic() + 10
+
+        eventually(sound_asleep)
 
     def close(self) -> None:
         self.dispatcher.drain()
@@ -532,13 +543,7 @@ def test_who_takes_what_was_claimed_for_another_has_its_own_end_settled(
     rig.dispatcher.start()
     (id,) = rig.enqueue()
     attempt = rig.take()
-
-    def sound_asleep() -> bool:
-        until = rig.dispatcher._asleep_until
-        threading.Event().wait(0.1)
-        return rig.dispatcher._asleep_until == until > time.monotonic() + 10
-
-    eventually(sound_asleep)
+    rig.falls_asleep()
     rig.huey.execute(task_of(attempt))
     with rig.dispatcher._lock:
         rig.dispatcher._seats._given.append(attempt)
@@ -624,6 +629,64 @@ def test_one_of_many_brief_attempts_that_takes_its_time_holds_up_no_other(wide: 
         held.release()
         inline._import.cache_clear()
     rig.wait_for(first, RunState.SUCCEEDED)
+
+
+def test_brief_attempts_given_to_one_thread_are_taken_by_others_however_late_that_is_looked_at(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their time is over before the dispatcher goes to sleep: whoever gave them had to wait for a slow log."""
+    monkeypatch.setattr(dispatcher, "BACKSTOP_S", 60.0)
+    announce = rig.dispatcher._announce
+
+    def slowly(**how: bool) -> None:
+        announce(**how)
+        threading.Event().wait(2 * LINGER_S)
+
+    monkeypatch.setattr(rig.dispatcher, "_announce", slowly)
+    held = threading.Lock()
+    held.acquire()
+    loads = json.loads
+
+    def slow(s: str) -> Any:
+        if s == '"wait"':
+            held.acquire()
+        return loads(s)
+
+    monkeypatch.setattr(json, "loads", slow)
+    inline._import.cache_clear()
+    rig.dispatcher._pace._usual_s["loads"] = BRIEF_S / 2
+    rig.dispatcher.start()
+    rig.thread()
+    rig.thread()
+    rig.falls_asleep()
+    news = [NewRun(id=str(uuid.uuid4()), job="loads", message=Message(params={"s": s})) for s in ('"wait"', "1")]
+    rig.store.accept(news, by="test", now=datetime.now(UTC))
+    ring(rig.place.bell)
+    try:
+        rig.wait_for(news[1].id, RunState.SUCCEEDED)
+        assert rig.run(news[0].id).state is RunState.RUNNING
+    finally:
+        held.release()
+        inline._import.cache_clear()
+    rig.wait_for(news[0].id, RunState.SUCCEEDED)
+
+
+def test_what_has_ended_while_others_are_waited_for_keeps_nobody_awake(rig: Rig) -> None:
+    rig.enqueue()
+    rig.dispatcher.start()
+    attempt = rig.take()
+    rig.dispatcher.drain()
+    rig.dispatcher.stop(10)
+    rig.dispatcher._draining = rig.dispatcher._stopping = False
+    rig.huey.execute(task_of(attempt))
+    now = time.monotonic()
+    with rig.dispatcher._lock:
+        rig.dispatcher._ended = [(attempt, attempt.settlement())]
+        rig.dispatcher._ended_at = now - 1.0
+        rig.dispatcher._pace.linger_until = now + 60.0
+        rig.dispatcher._looked_at = now + 60.0
+        assert not rig.dispatcher._due()
+        assert rig.dispatcher._needed_at() >= now + 60.0
 
 
 def test_short_attempts_are_brought_in_together(wide: Rig) -> None:
@@ -734,6 +797,25 @@ def test_what_is_due_on_a_full_disk_keeps_nobody_awake(rig: Rig) -> None:
 
 
 @pytest.mark.usefixtures("_no_backstop")
+def test_a_file_that_comes_just_before_a_claim_is_heard(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatcher, "BACKSTOP_S", 60.0)
+    fewer = {name: job for name, job in rig.project.jobs.items() if name != "loads"}
+    rig.dispatcher.swap(Definitions(msgspec.structs.replace(rig.project, jobs=fewer), {}))
+    may_claim = rig.dispatcher._may_claim
+
+    def swapping() -> bool:
+        if "loads" not in rig.dispatcher.definitions.policies and sys._getframe(1).f_code.co_name == "_exchange":
+            rig.dispatcher.swap(rig.definitions)
+        return may_claim()
+
+    rig.dispatcher.start()
+    rig.thread()
+    rig.falls_asleep()
+    monkeypatch.setattr(rig.dispatcher, "_may_claim", swapping)
+    (id,) = rig.enqueue()
+    rig.wait_for(id, RunState.SUCCEEDED)
+
+
 def test_what_is_said_while_the_store_is_asked_is_heard(rig: Rig) -> None:
     """A file with one more job comes in the middle of a claim that finds nothing."""
     fewer = {name: job for name, job in rig.project.jobs.items() if name != "loads"}
