@@ -24,13 +24,14 @@ from hueyctl.engine.periodic import Periodic
 from hueyctl.errors import StoreBusy, StoreFull, StoreUncertain
 from hueyctl.process.client import kill_what_outlived
 from hueyctl.storage.bell import ring
-from hueyctl.storage.locks import HeldLock, clear, hold, is_of_here, nobody_holds, worker_is_dead
+from hueyctl.storage.locks import HeldLock, clear, hold, is_free, is_of_here, nobody_holds, worker_is_dead
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import Store, Worker
 from hueyctl.storage.tidying import Tidied, orphan_steps, prune_steps
 
 WAL_MAX_BYTES = 4 * 1024 * 1024
 TIDY_S = 1.0  # then others are looked after again
+LOOK_AGAIN_S = 0.02  # and then twice as long each time
 ORPHANS_EVERY_S = 86_400.0  # few are ever there, and looking for them takes a look at every run's output
 
 
@@ -87,6 +88,8 @@ class Keeper(Periodic):
         self._worker, self._place, self._definitions, self._log = worker, place, definitions, log
         self._watch = BeatWatch(pause_s)
         self.has_looked = False  # at all others, once at least: what the dead had left is back in the queue
+        self._is_one_dying = False
+        self._look_again_s = LOOK_AGAIN_S
         self._maintenance: HeldLock | None = None
         self._orphans: Iterator[Tidied] = iter(())  # a search under way, over many turns
         self._orphans_at = time.monotonic()
@@ -98,6 +101,12 @@ class Keeper(Periodic):
         except (StoreBusy, StoreFull, StoreUncertain) as exc:  # all of it can be done again
             self._log.warning(f"upkeep has to wait: {exc}")
 
+    def pause(self) -> float:
+        """Short where a worker is about to be dead: its guard is gone, which has rung for that, and the kernel is still
+        closing the worker's own files, its lock among them."""
+        self._look_again_s = 2 * self._look_again_s if self._is_one_dying else LOOK_AGAIN_S
+        return min(self._look_again_s, self.pause_s) if self._is_one_dying else self.pause_s
+
     def stop(self) -> None:
         super().stop()
         if self._maintenance is not None:
@@ -107,6 +116,8 @@ class Keeper(Periodic):
         workers = store.workers()
         others = [worker for worker in workers if worker.id != self._worker]
         dead = {worker.id: "its processes are gone" for worker in others if worker_is_dead(self._place, worker.id)}
+        left = [worker.id for worker in others if worker.id not in dead and is_of_here(self._place, worker.id)]
+        self._is_one_dying = any(is_free(self._place.guard_lock(id)) for id in left)
         served = served_by([worker for worker in workers if worker.id not in dead])
         hooks = self._definitions().hooks
         changed = store.sweep(served=served, now=datetime.now(UTC), hooks=hooks)
