@@ -598,7 +598,27 @@ def wide(tmp_path: Path) -> Iterator[Rig]:
     rig.close()
 
 
-def test_one_of_many_brief_attempts_that_takes_its_time_holds_up_no_other(wide: Rig) -> None:
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Lock]:
+    """A run of `loads` whose text is "wait" waits until this lock is free; at the end of a test it is."""
+    lock = threading.Lock()
+    lock.acquire()
+    loads = json.loads
+
+    def slow(s: str) -> Any:
+        if s == '"wait"':
+            lock.acquire()
+        return loads(s)
+
+    monkeypatch.setattr(json, "loads", slow)
+    inline._import.cache_clear()
+    yield lock
+    if lock.locked():
+        lock.release()
+    inline._import.cache_clear()
+
+
+def test_one_of_many_brief_attempts_that_takes_its_time_holds_up_no_other(wide: Rig, held: threading.Lock) -> None:
     """They were thought to be brief, and given to one thread: the others come when it doesn't come back."""
     rig = wide
     rig.enqueue(count=200)
@@ -607,32 +627,17 @@ def test_one_of_many_brief_attempts_that_takes_its_time_holds_up_no_other(wide: 
         rig.thread()
     eventually(lambda: set(rig.states()) == {"succeeded"})
     rig.dispatcher._pace._usual_s["loads"] = BRIEF_S / 2  # on a busy machine it may not be so
-    held = threading.Lock()
-    held.acquire()
-    loads = json.loads
-
-    def slow(s: str) -> Any:
-        if s == '"wait"':
-            held.acquire()
-        return loads(s)
-
-    inline._import.cache_clear()
-    json.loads = slow
-    try:
-        (first,) = rig.enqueue(s='"wait"', priority=1)
-        others = rig.enqueue(count=3)
-        for id in others:
-            rig.wait_for(id, RunState.SUCCEEDED)
-        assert rig.run(first).state is RunState.RUNNING
-    finally:
-        json.loads = loads
-        held.release()
-        inline._import.cache_clear()
+    (first,) = rig.enqueue(s='"wait"', priority=1)
+    others = rig.enqueue(count=3)
+    for id in others:
+        rig.wait_for(id, RunState.SUCCEEDED)
+    assert rig.run(first).state is RunState.RUNNING
+    held.release()
     rig.wait_for(first, RunState.SUCCEEDED)
 
 
 def test_brief_attempts_given_to_one_thread_are_taken_by_others_however_late_that_is_looked_at(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, held: threading.Lock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Their time is over before the dispatcher goes to sleep: whoever gave them had to wait for a slow log."""
     monkeypatch.setattr(dispatcher, "BACKSTOP_S", 60.0)
@@ -643,17 +648,6 @@ def test_brief_attempts_given_to_one_thread_are_taken_by_others_however_late_tha
         threading.Event().wait(2 * LINGER_S)
 
     monkeypatch.setattr(rig.dispatcher, "_announce", slowly)
-    held = threading.Lock()
-    held.acquire()
-    loads = json.loads
-
-    def slow(s: str) -> Any:
-        if s == '"wait"':
-            held.acquire()
-        return loads(s)
-
-    monkeypatch.setattr(json, "loads", slow)
-    inline._import.cache_clear()
     rig.dispatcher._pace._usual_s["loads"] = BRIEF_S / 2
     rig.dispatcher.start()
     rig.thread()
@@ -662,12 +656,9 @@ def test_brief_attempts_given_to_one_thread_are_taken_by_others_however_late_tha
     news = [NewRun(id=str(uuid.uuid4()), job="loads", message=Message(params={"s": s})) for s in ('"wait"', "1")]
     rig.store.accept(news, by="test", now=datetime.now(UTC))
     ring(rig.place.bell)
-    try:
-        rig.wait_for(news[1].id, RunState.SUCCEEDED)
-        assert rig.run(news[0].id).state is RunState.RUNNING
-    finally:
-        held.release()
-        inline._import.cache_clear()
+    rig.wait_for(news[1].id, RunState.SUCCEEDED)
+    assert rig.run(news[0].id).state is RunState.RUNNING
+    held.release()
     rig.wait_for(news[0].id, RunState.SUCCEEDED)
 
 
