@@ -88,8 +88,7 @@ class Keeper(Periodic):
         self._worker, self._place, self._definitions, self._log = worker, place, definitions, log
         self._watch = BeatWatch(pause_s)
         self.has_looked = False  # at all others, once at least: what the dead had left is back in the queue
-        self._is_one_dying = False
-        self._look_again_s = LOOK_AGAIN_S
+        self._usual_pause_s = pause_s
         self._maintenance: HeldLock | None = None
         self._orphans: Iterator[Tidied] = iter(())  # a search under way, over many turns
         self._orphans_at = time.monotonic()
@@ -101,12 +100,6 @@ class Keeper(Periodic):
         except (StoreBusy, StoreFull, StoreUncertain) as exc:  # all of it can be done again
             self._log.warning(f"upkeep has to wait: {exc}")
 
-    def pause(self) -> float:
-        """Short where a worker is about to be dead: its guard is gone, which has rung for that, and the kernel is still
-        closing the worker's own files, its lock among them."""
-        self._look_again_s = 2 * self._look_again_s if self._is_one_dying else LOOK_AGAIN_S
-        return min(self._look_again_s, self.pause_s) if self._is_one_dying else self.pause_s
-
     def stop(self) -> None:
         super().stop()
         if self._maintenance is not None:
@@ -116,8 +109,7 @@ class Keeper(Periodic):
         workers = store.workers()
         others = [worker for worker in workers if worker.id != self._worker]
         dead = {worker.id: "its processes are gone" for worker in others if worker_is_dead(self._place, worker.id)}
-        left = [worker.id for worker in others if worker.id not in dead and is_of_here(self._place, worker.id)]
-        self._is_one_dying = any(is_free(self._place.guard_lock(id)) for id in left)
+        self._look_again_soon(any(worker.id not in dead and self._is_dying(worker.id) for worker in others))
         served = served_by([worker for worker in workers if worker.id not in dead])
         hooks = self._definitions().hooks
         changed = store.sweep(served=served, now=datetime.now(UTC), hooks=hooks)
@@ -140,11 +132,30 @@ class Keeper(Periodic):
             ring(self._place.bell, b"work")
         self._clear_locks({worker.id for worker in workers} - dead.keys())
 
+    def _is_dying(self, id: str) -> bool:
+        """Is this worker of this machine, and its guard gone? A guard rings when it has ended, and of a worker that was
+        killed the kernel may still be closing the files then: its own lock is freed with them."""
+        return is_of_here(self._place, id) and is_free(self._place.guard_lock(id))
+
+    def _look_again_soon(self, is_one_dying: bool) -> None:
+        if not is_one_dying:
+            self.pause_s = self._usual_pause_s
+        elif self.pause_s == self._usual_pause_s:
+            self.pause_s = LOOK_AGAIN_S
+        else:
+            self.pause_s = min(2 * self.pause_s, self._usual_pause_s)
+
     def _in_doubt(self, store: Store, others: Sequence[Worker], dead: Collection[str]) -> bool:
-        """Is there one of another machine that has something under way, and may be dead: silent for less than its
-        lease, and not heard of either?"""
-        unheard = [worker.id for worker in others if worker.id not in dead and not self._watch.has_heard(worker)]
-        return any(not is_of_here(self._place, id) and store.running(worker=id) for id in unheard)
+        """Is there one that has something under way, and may be dead: it is dying, or of another machine, silent for
+        less than its lease, and not heard of either?"""
+
+        def may_be_dead(worker: Worker) -> bool:
+            if is_of_here(self._place, worker.id):
+                return self._is_dying(worker.id)
+            return not self._watch.has_heard(worker)
+
+        left = [worker for worker in others if worker.id not in dead]
+        return any(may_be_dead(worker) and store.running(worker=worker.id) for worker in left)
 
     def _clear_locks(self, known: Collection[str]) -> None:
         """Remove what the dead left of their locks: every command that opens the store looks at each."""

@@ -25,10 +25,6 @@ class Periodic:
         """What is done each time. What it raises ends the thread."""
         raise NotImplementedError
 
-    def pause(self) -> float:
-        """The seconds until the next turn, unless it is woken."""
-        return self.pause_s
-
     def start(self) -> None:
         """Take the first turn now."""
         self._thread.start()
@@ -49,7 +45,7 @@ class Periodic:
             try:
                 while not self.stopping:
                     self.turn(store)
-                    self._woken.wait(self.pause())
+                    self._woken.wait(self.pause_s)
                     self._woken.clear()
             finally:
                 store.close()
