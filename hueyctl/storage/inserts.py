@@ -15,14 +15,13 @@ def in_few(sql: str, rows: Sequence[Row], sizes: Sequence[int]) -> Iterator[tupl
     `sizes`, the largest first, is how many: few sizes, so that each statement is prepared once. What is less than the
     smallest goes row by row.
     """
-    if rows and sizes and len(rows) >= sizes[-1] and _is_plain_insert(sql):
-        size = next(size for size in sizes if size <= len(rows))
-        whole = len(rows) - len(rows) % size
-        yield _of_many(sql, size), [tuple(chain.from_iterable(rows[at : at + size])) for at in range(0, whole, size)]
-        rows = rows[whole:]
-        if rows:
-            yield from in_few(sql, rows, sizes)
-    else:
+    if _is_plain_insert(sql):
+        for size in sizes:
+            whole = len(rows) - len(rows) % size
+            if whole:
+                yield _of_many(sql, size), [tuple(chain(*rows[at : at + size])) for at in range(0, whole, size)]
+                rows = rows[whole:]
+    if rows:
         yield sql, rows
 
 
