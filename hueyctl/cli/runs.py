@@ -122,6 +122,7 @@ def logs(
         return [Answer(documents=[{"logs": {"run": found.id, "steps": each} if found.is_pipeline else each[0]}])]
 
     def answers(of: Run) -> Iterator[Answer]:
+        """What one run, or one step, has printed."""
         if not of.attempt:
             never = f"never started: it is {of.state}" if of.state in TERMINAL else "has not started yet"
             yield Answer(notes=[f"run {short(of.id)} {never}"])

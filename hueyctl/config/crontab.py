@@ -99,6 +99,7 @@ class _Reader:
         self._names = {"last"}  # which means the newest run
 
     def read(self, number: int, line: str) -> None:
+        """Take in the next line: an entry, a variable for those after it, or a comment, which is the next one's."""
         if line.startswith("#"):
             self._comments.append(line.lstrip("#").strip())
             return

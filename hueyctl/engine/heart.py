@@ -53,6 +53,7 @@ class Heart(Periodic):
         self._missed = False
 
     def turn(self, store: Store) -> None:
+        """Beat, and tell the guard that this worker lives, wherever it may still do so."""
         before = time.monotonic()
         try:
             present = store.beat(self._worker, running=self._running(), now=datetime.now(UTC))

@@ -355,6 +355,7 @@ def call_once(fd: int) -> int:
 
 
 def main() -> None:
+    """Make one call (`--call FD`), look at targets (`--check`), or serve the guard until it hangs up."""
     prepare()
     if sys.argv[1:2] == ["--call"]:
         fd = int(sys.argv[2])
