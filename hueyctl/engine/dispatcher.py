@@ -166,22 +166,22 @@ class Dispatcher:
         """Do what the dispatcher's thread would do now for the calling one, which is about to wait.
 
         Python's threads run one at a time: to wake another one, and be woken by it, costs as much as the store does.
-        Among short attempts the last one does it for all; otherwise whoever finds the role taken waits for it, and does
-        for all what has come up meanwhile. (Not where the one who has it is about to perform what it claims: it will be
-        back sooner than this one would have woken up.)
+        Among short attempts the last one does it for all; otherwise the first who finds the role taken waits for it,
+        and does for all what has come up meanwhile. (Not where the one who has it is about to perform what it claims:
+        it will be back sooner than this one would have woken up.)
         """
         if not self._helpful():
             if self._troubled or self._seats.free == self._concurrency:
                 self._wake()  # only our own thread tries again; and it alone says that nobody has anything to do
             return
-        if self._pace.others_end() or (self._helping and self._pace.one_by_one):
+        if self._lined_up or self._pace.others_end() or (self._helping and self._pace.one_by_one):
             return
         with self._lock:
             self._lined_up += 1
         with self._role:
             with self._lock:
                 self._lined_up -= 1
-            self._helping = True
+                self._helping = True
             done = self._help_out()
             self._helping = False
         with self._lock:

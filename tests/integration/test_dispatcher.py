@@ -700,6 +700,21 @@ def test_short_attempts_are_brought_in_together(wide: Rig) -> None:
     assert sizes.count(4) >= 20  # 98 of 100 on a quiet machine
 
 
+def test_one_thread_waits_for_the_role_and_the_others_for_what_it_claims(wide: Rig) -> None:
+    """Among brief attempts two that wait for it by turns wake each other up at each exchange."""
+    rig = wide
+    rig.dispatcher.start()
+    eventually(lambda: rig.dispatcher._store)
+    with rig.dispatcher._role:
+        ids = rig.enqueue(count=8)
+        for _ in range(4):
+            rig.thread()
+        eventually(lambda: rig.dispatcher._seats._asleep == 3)
+        assert rig.dispatcher._lined_up == 1
+    for id in ids:
+        rig.wait_for(id, RunState.SUCCEEDED)
+
+
 @pytest.fixture
 def _no_backstop(monkeypatch: pytest.MonkeyPatch) -> None:
     """What only a look after a while would find is not found at all."""
