@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 GUARD_FD = 3
+READ_SIZE = 64 * 1024  # as in wire.py
 TRACEBACK_MAX = 16 * 1024
 ERROR_MAX = 2000
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -95,7 +96,7 @@ class Child:
                 if len(self.buffer) >= end:
                     message, self.buffer = self.buffer[4:end], self.buffer[end:]
                     return json.loads(message)
-            piece = os.read(GUARD_FD, 1 << 18)
+            piece = os.read(GUARD_FD, READ_SIZE)
             if not piece:
                 return None
             self.buffer += piece

@@ -389,7 +389,15 @@ class _Taken:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._secrets = ""
         self.rows: list[Row] = []
+
+    def secret(self) -> str:
+        """What makes a token unlike any other: 64 random bits."""
+        if not self._secrets:
+            self._secrets = os.urandom(64).hex()
+        secret, self._secrets = self._secrets[:16], self._secrets[16:]
+        return secret
 
     def write(self) -> None:
         if self.rows:
@@ -463,7 +471,7 @@ def _take(database: Database, run: Run, want: Want, taken: _Taken, log: Log) -> 
     if retries_left is None:
         retries_left = policy.retries if run.message.retries is None else run.message.retries
     attempt = run.attempt + 1
-    token = f"{attempt}-{os.urandom(8).hex()}"
+    token = f"{attempt}-{taken.secret()}"
     taken.rows.append(
         (attempt, token, want.worker, log.time, retries_left, policy.crash_limit, policy.on_worker_lost, run.n)
     )

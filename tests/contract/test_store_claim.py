@@ -30,6 +30,14 @@ def test_a_claimed_run_is_not_claimed_again(scene: Scene) -> None:
     assert scene.claim() == []
 
 
+def test_each_claim_has_a_token_of_its_own(scene: Scene) -> None:
+    for _ in range(20):
+        scene.accept()
+    tokens = {claim.token for claim in [*scene.claim(11), *scene.claim(9)]}
+    assert len(tokens) == 20
+    assert {len(token) for token in tokens} == {len("1-0123456789abcdef")}
+
+
 def test_the_enqueuers_retries_come_before_the_definitions(scene: Scene) -> None:
     scene.accept(retries=0)
     assert scene.claim_one(jobs={"a": JobPolicy(retries=5)}).run.retries_left == 0
