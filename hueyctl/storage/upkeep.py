@@ -13,10 +13,11 @@ from hueyctl.model.hook import ANY_JOB, Hooks
 from hueyctl.model.run import RunState
 from hueyctl.storage import gates
 from hueyctl.storage.database import Database
-from hueyctl.storage.exchange import BATCH, BY_NUMBER, expire
+from hueyctl.storage.exchange import BATCH, expire
 from hueyctl.storage.hooks import follow
 from hueyctl.storage.log import Log
 from hueyctl.storage.rows import MICROSECOND, SUBJECT, micros, run_from, to_json
+from hueyctl.storage.settling import BY_NUMBER
 from hueyctl.storage.store import Pruned
 
 UNDEFINED: Final = "no worker that serves its queue defines this job"

@@ -108,8 +108,8 @@ def _take_out(
     database: Database, worker: str, *, cause: str, now: datetime, hooks: Hooks = NO_HOOKS, durable: bool
 ) -> list[Run]:
     from hueyctl.model.transition import lose
-    from hueyctl.storage.exchange import apply
     from hueyctl.storage.hooks import follow
+    from hueyctl.storage.settling import apply
 
     log = Log(micros(now), None, hooks)
     given_back = []

@@ -14,8 +14,10 @@ import pytest
 from hueyctl.model.outcome import Exited
 from hueyctl.model.run import Message, NewRun, NewStep, RunState
 from hueyctl.model.transition import Done, Settlement
-from hueyctl.storage.exchange import EXPIRING, HEADS, LINE, PROMOTE, UNDER_TOKEN
+from hueyctl.storage.exchange import EXPIRING, PROMOTE
 from hueyctl.storage.known import PENDING
+from hueyctl.storage.lines import HEADS, LINE
+from hueyctl.storage.settling import UNDER_TOKEN
 from hueyctl.storage.sqlite import SqliteStore, open_store
 from hueyctl.storage.store import EventFilter, JobPolicy, Pause, RunFilter, Want, Worker
 
