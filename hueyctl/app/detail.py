@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -171,11 +171,17 @@ def attempts(events: Sequence[Event]) -> list[AttemptView]:
             if known.outcome is None:
                 found[event.attempt] = msgspec.structs.replace(
                     known,
-                    ended_at=event.time,
+                    ended_at=_end(event, known.started_at),
                     outcome=event.type,
                     reason=event.data.get("reason") or event.data.get("cause"),
                 )
     return list(found.values())
+
+
+def _end(event: Event, started_at: datetime | None) -> datetime:
+    """When the attempt ended that this event is of. A store that takes nothing for a while records it later."""
+    duration_s = event.data.get("duration_s")
+    return event.time if started_at is None or duration_s is None else started_at + timedelta(seconds=duration_s)
 
 
 def public_job(job: Job) -> dict[str, Any]:

@@ -19,7 +19,7 @@ _PAGE = 1000
 
 def find_run(session: Session, text: str) -> Run:
     """The run that `text` means: its id, a unique beginning of it of 4 or more, the name of its job or pipeline (the
-    newest run of it), or `last` (the newest that no schedule started; of a pipeline, its own).
+    newest run of it), or `last` (the newest that was started by hand; of a pipeline, its own).
 
     A name comes before the beginning of an id: a job called `cafe` must not turn into somebody's run one day.
 

@@ -75,7 +75,7 @@ def overview(session: Session, *, now: datetime) -> Overview:
 
 
 def progress(session: Session, run: Run) -> Progress | None:
-    """What a running attempt last wrote into its HUEYCTL_PROGRESS; None where it wrote nothing."""
+    """What a running attempt last wrote into its HUEYCTL_PROGRESS, secrets masked; None where it wrote nothing."""
     if run.state is not RunState.RUNNING:
         return None
     try:
@@ -87,6 +87,7 @@ def progress(session: Session, run: Run) -> Progress | None:
     line = next((line.strip() for line in reversed(lines) if line.strip()), None)
     if line is None:
         return None
+    line = session.mask(run).text(line)
     if found := _PROGRESS.fullmatch(line):
         return Progress(_number(found[1]), _number(found[2]), found[3] or "")
     return Progress(None, None, line)

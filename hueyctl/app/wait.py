@@ -11,6 +11,7 @@ from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch
 from hueyctl.errors import NotFound, RunFailed, WaitTimeout
+from hueyctl.model.outcome import NOT_STARTED
 from hueyctl.model.run import TERMINAL, Run
 
 
@@ -54,7 +55,8 @@ def failure(session: Session, run: PublicRun) -> RunFailed:
     if run.is_pipeline:
         ended_so = (step.run for step in session.reader().steps(run.id) if step.run.state is run.state)
         told = next(ended_so, told)
-    read_on = "logs" if told.attempt else "inspect"  # what never started has printed nothing
+    started = told.attempt and not (told.reason or "").startswith(NOT_STARTED)
+    read_on = "logs" if started else "inspect"  # what never started has printed nothing
     return RunFailed(f"run {run.id[:8]} of {run.job} {how}", hint=f"hueyctl {read_on} {told.id[:8]}")
 
 

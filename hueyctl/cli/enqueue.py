@@ -147,6 +147,8 @@ def _one(session: Session, enqueued: Enqueued, waiting: bool, patience: timedelt
         yield Answer(documents=[{"run": msgspec.to_builtins(run), **existing}], blocks=[Line(run.id)])
     else:
         yield Answer(blocks=[Line(run.id)])
+    if enqueued.existing and not settings.as_json:
+        yield Answer(notes=[f"run {run.id[:8]} was there already ({run.state}): nothing was added"])
     if not run.ended:
         yield from _warned(session, [run])
     if waiting:
@@ -165,6 +167,8 @@ def _batch(session: Session, path: str, waiting: bool, patience: timedelta | Non
         yield Answer(documents=[{"runs": runs}])
         return
     yield Answer(blocks=[Lines(ids)])
+    if before := sum(each.existing for each in accepted):
+        yield Answer(notes=[f"{before} of {len(accepted)} were there already: nothing was added for them"])
     yield from _warned(session, [each.run for each in accepted])
     if waiting:
         shown, errors = await_ends(session, ids, patience)

@@ -22,7 +22,7 @@ from hueyctl.app.metrics import Counts, Latest, Metric, gauges, up
 from hueyctl.app.session import Session, open_store_session
 from hueyctl.cli.answer import Answer
 from hueyctl.cli.render import say
-from hueyctl.cli.settings import settings
+from hueyctl.cli.settings import here, settings
 from hueyctl.errors import ConfigError, HueyctlError, Refused, StoreError, UsageError
 from hueyctl.model.definition import Project
 from hueyctl.model.wording import quoted
@@ -123,7 +123,7 @@ class _Exporter:
     def __init__(self, file: Path | None) -> None:
         self.counts = Counts()
         self.trouble = ""  # that was said last
-        self._file, self._cwd = file, Path.cwd()
+        self._file, self._cwd = file, here()
         self._latest = Latest()
         self._project: Project | None = None  # the last that was right
         self._lock = threading.Lock()

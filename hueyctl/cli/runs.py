@@ -142,6 +142,8 @@ def logs(
                 "data": chunk.data.decode(errors="replace"),
             }
             yield Answer(documents=[document], blocks=[Raw(chunk.data, f"{of.id} {chunk.attempt} {chunk.stream}")])
+        if shown is None and of.attempt:
+            yield Answer(notes=[_printed_nothing(session, of)])
 
     def of_each() -> Iterator[Answer]:
         for number, step in enumerate(steps, 1):
@@ -152,6 +154,13 @@ def logs(
                 yield from answers(now)
 
     return of_each() if found.is_pipeline else answers(found)
+
+
+def _printed_nothing(session: Session, run: Run) -> str:
+    """Says it, and how it stands with the run: whoever looks for a cause here finds it, or where not to look."""
+    now = public_of(session, session.reader().get(run.id) or run)
+    why = f": {now.reason}" if now.reason else ""
+    return f"run {short(run.id)} has printed nothing; it is {now.state}{why}"
 
 
 def result(run: OneRun) -> Answer:

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
-from pathlib import Path
 from typing import Annotated, get_args
 
 import msgspec
@@ -19,7 +18,7 @@ from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Table
 from hueyctl.cli.groups import Group
 from hueyctl.cli.options import instant, named_as_options
 from hueyctl.cli.runs import runs_table
-from hueyctl.cli.settings import settings
+from hueyctl.cli.settings import here, settings
 from hueyctl.cli.words import age, as_text, count, short
 from hueyctl.errors import ConfigError, UsageError
 from hueyctl.model.duration import format_duration
@@ -261,7 +260,7 @@ def _default_timezone() -> str:
     from hueyctl import config
 
     try:
-        path = config.find(settings.file, cwd=Path.cwd(), environ=os.environ)
+        path = config.find(settings.file, cwd=here(), environ=os.environ)
         return config.load(path, environ=os.environ).timezone
     except ConfigError:
         return "UTC"

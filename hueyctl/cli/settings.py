@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hueyctl.errors import UsageError
+
 if TYPE_CHECKING:
     from hueyctl.app.session import Session
 
@@ -30,7 +32,7 @@ class Settings:
         if self._session is None:
             from hueyctl.app.session import open_session
 
-            self._session = open_session(self.file, cwd=Path.cwd(), environ=os.environ)
+            self._session = open_session(self.file, cwd=here(), environ=os.environ)
         if self._session.file_error:
             raise self._session.file_error
         return self._session
@@ -41,7 +43,7 @@ class Settings:
         if self._session is None:
             from hueyctl.app.session import open_store_session
 
-            self._session = open_store_session(self.file, cwd=Path.cwd(), environ=os.environ)
+            self._session = open_store_session(self.file, cwd=here(), environ=os.environ)
             if error := self._session.file_error:
                 from hueyctl.cli.render import warn
 
@@ -56,6 +58,14 @@ class Settings:
 
 
 settings = Settings()
+
+
+def here() -> Path:
+    """The folder that hueyctl is called in; raises UsageError where it is gone."""
+    try:
+        return Path.cwd()
+    except OSError as exc:
+        raise UsageError("the folder that you are in is gone", hint="cd to one that is there") from exc
 
 
 def stdout_fd() -> int | None:

@@ -11,7 +11,7 @@ import typer
 
 from hueyctl.cli.answer import Answer, Block, Line, Lines, Table
 from hueyctl.cli.options import timeout
-from hueyctl.cli.settings import settings
+from hueyctl.cli.settings import here, settings
 from hueyctl.cli.words import count, size
 from hueyctl.model.definition import Retention
 
@@ -23,7 +23,7 @@ def doctor(
     from hueyctl.app.changes import utc_now
     from hueyctl.app.doctor import doctor as examine
 
-    checks = list(examine(settings.file, cwd=Path.cwd(), environ=os.environ, full=full, now=utc_now()))
+    checks = list(examine(settings.file, cwd=here(), environ=os.environ, full=full, now=utc_now()))
     found = [check for check in checks if check.state != "ok"]
     problems = sum(check.state == "problem" for check in found)
     blocks: list[Block] = [Table(("check", "state", "found"), [(each.name, each.state, each.found) for each in checks])]

@@ -60,6 +60,9 @@ class Lost(msgspec.Struct, frozen=True, tag_field="type", tag="lost"):
     cause: str
 
 
+# How the reason of an attempt begins that came to nothing before its body did anything.
+NOT_STARTED = "not started: "
+
 AnyOutcome = Exited | Signaled | TimedOut | NotStarted | Returned | Raised | Stopped | Lost
 
 
@@ -98,7 +101,7 @@ def describe(outcome: AnyOutcome) -> str:
         case TimedOut(after):
             return f"timed out after {after:g} s"
         case NotStarted(_, reason):
-            return f"not started: {reason}"
+            return f"{NOT_STARTED}{reason}"
         case Returned():
             return "returned"
         case Raised(error):

@@ -38,9 +38,9 @@ SELECT (SELECT count(*) FROM (SELECT 1 FROM runs WHERE state = 'queued' AND gate
             AND queue = ?1 AND job = ?2 AND priority = ?3 AND n < ?4 LIMIT {AHEAD_MAX}) AS older)
 """
 
-# The run that somebody asked for: no schedule did, nor a hook, nor a pipeline for its steps.
+# The run that somebody asked for by hand: no slot of a schedule did, nor a hook, nor a pipeline for its steps.
 LAST: Final = f"""
-SELECT {RUN_COLUMNS} FROM runs WHERE schedule IS NULL AND position IS NULL AND trigger <> 'hook' ORDER BY n DESC LIMIT 1
+SELECT {RUN_COLUMNS} FROM runs WHERE trigger = 'manual' AND position IS NULL ORDER BY n DESC LIMIT 1
 """
 
 LINES: Final = """

@@ -275,15 +275,16 @@ def test_progress_is_seen_while_a_run_goes_on(project: Project) -> None:
     project.write(
         """
         [jobs.steps]
-        script = "echo '40/100 resizing' > $HUEYCTL_PROGRESS; until [ -e go ]; do sleep 0.05; done"
+        params = { token = { secret = true, default = "sesame" } }
+        script = 'echo "40/100 resizing by $PARAM_TOKEN" > $HUEYCTL_PROGRESS; until [ -e go ]; do sleep 0.05; done'
         """
     )
     with project.worker():
         run = project.enqueue("steps")
-        eventually(lambda: "40/100 (40%) resizing" in project.cli("inspect", run).out)
-        assert "40/100 (40%) resizing" in project.cli("inspect").out
+        eventually(lambda: "40/100 (40%) resizing by ***" in project.cli("inspect", run).out)
+        assert "40/100 (40%) resizing by ***" in project.cli("inspect").out
         progress = project.cli("inspect", run, "--json").json["progress"]
-        assert progress == {"done": 40, "total": 100, "text": "resizing"}
+        assert progress == {"done": 40, "total": 100, "text": "resizing by ***"}
         (project.dir / "go").touch()
         project.reaches(run, "succeeded")
 

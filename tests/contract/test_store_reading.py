@@ -26,11 +26,13 @@ def test_runs_are_found_by_a_prefix(scene: Scene) -> None:
     assert scene.store.find("%") == []
 
 
-def test_the_newest_run_of_a_job_and_the_newest_that_no_schedule_started(scene: Scene) -> None:
+def test_the_newest_run_of_a_job_and_the_newest_that_was_started_by_hand(scene: Scene) -> None:
     a, b = scene.accept("a"), scene.accept("b")
     scheduled = scene.accept("a", schedule="nightly", trigger="schedule")
     assert scene.store.newest(job="a") == scheduled
     assert scene.store.newest() == b
+    triggered = scene.accept("a", schedule="nightly", trigger="manual")
+    assert scene.store.newest() == triggered
     assert scene.store.newest(job="zzz") is None
     assert a.n < b.n
 

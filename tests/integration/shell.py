@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import pytest
 
 from hueyctl.cli.main import run as run_command
-from hueyctl.model.outcome import Exited
+from hueyctl.model.outcome import AnyOutcome, Exited
 from hueyctl.model.run import Run
 from hueyctl.model.transition import Done, Final, Settlement
 from hueyctl.storage.bell import ring
@@ -154,10 +154,16 @@ class Shell:
         with self.store() as store:
             return list(store.exchange([], want, now=datetime.now(UTC)).claims)
 
-    def settle(self, claim: Claim, *, result: bytes | None = None, code: int = 0) -> None:
-        verdict = Done(result) if code == 0 else Final()
+    def settle(
+        self, claim: Claim, *, result: bytes | None = None, code: int = 0, outcome: AnyOutcome | None = None
+    ) -> None:
+        verdict = Done(result) if code == 0 and outcome is None else Final()
         settlement = Settlement(
-            n=claim.run.n, token=claim.token, verdict=verdict, outcome=Exited(code), ended_at=datetime.now(UTC)
+            n=claim.run.n,
+            token=claim.token,
+            verdict=verdict,
+            outcome=outcome or Exited(code),
+            ended_at=datetime.now(UTC),
         )
         with self.store() as store:
             store.exchange([settlement], None, now=datetime.now(UTC))

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -343,3 +344,12 @@ def test_python_m_hueyctl_is_hueyctl(tmp_path: Path) -> None:
         [sys.executable, "-m", "hueyctl", "--version"], cwd=ROOT, capture_output=True, check=True, timeout=30
     )
     assert process.stdout.decode() == f"hueyctl {hueyctl.__version__}\n"
+
+
+def test_a_folder_that_is_gone_is_said(shell: Shell, tmp_path: Path) -> None:
+    gone = tmp_path / "release-1"
+    gone.mkdir()
+    command = f"cd {gone} && rmdir {gone} && exec {shlex.join(shell.argv('runs'))}"
+    done = subprocess.run(["sh", "-c", command], env=shell.env(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done
+    assert "the folder that you are in is gone" in done.stderr

@@ -6,15 +6,15 @@ import json
 import re
 import threading
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from shell import Shell, eventually
 
 from hueyctl.app.session import open_session, who
 from hueyctl.cli.events import _follow
-from hueyctl.model.outcome import Raised
-from hueyctl.model.transition import Final, Settlement
+from hueyctl.model.outcome import Exited, NotStarted, Raised
+from hueyctl.model.transition import Done, Final, Settlement
 from hueyctl.storage.locks import hold
 from hueyctl.storage.store import EventFilter
 
@@ -221,6 +221,34 @@ def test_without_success_there_is_no_result(shell: Shell) -> None:
     assert "is queued" in shell.type("result", queued, code=1).err
     assert "exited with 2; hueyctl logs" in shell.type("result", failed, code=1).err
     assert shell.type("result", failed, "--json", code=1).error["code"] == "run-failed"
+
+
+def test_who_looks_for_the_cause_of_what_never_began_is_not_sent_to_empty_logs(shell: Shell) -> None:
+    run = shell.enqueue("fetch")
+    [claim] = shell.claim("fetch")
+    shell.settle(claim, outcome=NotStarted(127, "tru: no such program"))
+    line = f"run {run[:8]} of fetch failed: not started: tru: no such program; hueyctl inspect {run[:8]}"
+    assert line in shell.type("wait", run, code=1).err
+    said = shell.type("logs", run)
+    note = f"run {run[:8]} has printed nothing; it is failed: not started: tru: no such program"
+    assert (said.out, said.err) == ("", f"hueyctl: {note}\n")
+    shell.print_output(run, 1, stdout=b"after all\n")
+    said = shell.type("logs", run)
+    assert (said.out, said.err) == ("after all\n", "")
+
+
+def test_an_attempt_took_as_long_as_it_ran_however_late_that_was_recorded(shell: Shell) -> None:
+    run = shell.enqueue("fetch")
+    [claim] = shell.claim("fetch")
+    assert claim.run.started_at is not None
+    ended_at = claim.run.started_at + timedelta(milliseconds=40)
+    settlement = Settlement(
+        n=claim.run.n, token=claim.token, verdict=Done(), outcome=Exited(0), ended_at=ended_at, claimed=claim.run
+    )
+    with shell.store() as store:
+        store.exchange([settlement], None, now=claim.run.started_at + timedelta(seconds=30))
+    (attempt,) = shell.type("inspect", run, "--json").json["attempts"]
+    assert datetime.fromisoformat(attempt["ended_at"]) == ended_at
 
 
 # -- wait -------------------------------------------------------------------------------------------------------------

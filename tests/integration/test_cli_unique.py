@@ -36,8 +36,11 @@ def test_the_id_of_the_run_that_stands_is_printed_and_json_says_that_it_stood(sh
     first = shell.type("enqueue", "sync", "--json").json
     assert "existing" not in first
     assert shell.enqueue("sync", "tenant=acme") == first["run"]["id"]
-    again = shell.type("enqueue", "sync", "--json").json
-    assert (again["run"]["id"], again["existing"]) == (first["run"]["id"], True)
+    again = shell.type("enqueue", "sync", "--json")
+    assert (again.json["run"]["id"], again.json["existing"]) == (first["run"]["id"], True)
+    assert not again.err
+    said = shell.type("enqueue", "sync", "--priority", "5")
+    assert f"run {said.out[:8]} was there already (queued): nothing was added" in said.err
     assert shell.enqueue("sync", "tenant=b") != first["run"]["id"]
 
 
@@ -56,6 +59,8 @@ def test_a_batch_meets_itself_and_what_stands(shell: Shell) -> None:
     runs = shell.type("enqueue", "--batch", "-", "--json", stdin=stdin).json["runs"]
     assert [run["id"] for run in runs] == [standing, runs[1]["id"], runs[1]["id"]]
     assert [run.get("existing") for run in runs] == [True, None, True]
+    said = shell.type("enqueue", "--batch", "-", stdin=stdin)
+    assert "3 of 3 were there already: nothing was added for them" in said.err
 
 
 def test_the_python_api_returns_the_run_that_stands(shell: Shell) -> None:
