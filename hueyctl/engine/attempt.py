@@ -40,7 +40,7 @@ from hueyctl.model.outcome import (
 from hueyctl.model.params import completed, environment
 from hueyctl.model.run import Run
 from hueyctl.model.transition import Done, Final, Printed, Release, Settlement, Verdict
-from hueyctl.process.output import end_of
+from hueyctl.process.output import end_of, whole
 from hueyctl.process.spec import AttemptSpec, Ended, ProcessSpec, PythonSpec
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import Claim
@@ -194,7 +194,7 @@ class Attempt:
         text = b""
         if ended.stdout_bytes:
             try:
-                text = self.place.stdout(self.run.id, self.run.attempt).read_bytes()
+                text = whole(self.place.stdout(self.run.id, self.run.attempt))
             except OSError as exc:
                 self.result_error = f"its output could not be read back: {exc.strerror}"
                 return

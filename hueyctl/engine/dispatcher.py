@@ -117,6 +117,7 @@ class Dispatcher:
         self._draining = False  # nothing is claimed any more
         self._stopping = False  # and the thread ends once everything is settled
         self._abandoned = False  # nothing is settled any more either
+        self._kept = False  # nothing is given back that may go on
         self._claimable = True  # a claim might find something
         self._next_due: datetime | None = None
         self._throttled = False  # a queued run waits for nothing but its rate limit
@@ -227,6 +228,10 @@ class Dispatcher:
         """Settle nothing more, not even what ends now: all that is under way is left to be rescued."""
         self._abandoned = True
         self.drain()
+
+    def keep(self) -> None:
+        """Give back nothing of what processes perform: it goes on, though we end."""
+        self._kept = True
 
     def interrupt(self, why: StopReason) -> None:
         """Stop every attempt under way, but those that run in threads, which nothing can stop."""
@@ -363,7 +368,8 @@ class Dispatcher:
         for attempt in self._seats.take_back():
             del self._active[attempt.claim.token]
             self._ended.append((None, not_taken(attempt.claim)))
-        self._ended += [(attempt, given_back(attempt)) for attempt in self._active.values()]
+        back = [attempt for attempt in self._active.values() if attempt.in_thread or not self._kept]
+        self._ended += [(attempt, given_back(attempt)) for attempt in back]
         self._active.clear()
 
     def _exchange(self, store: Store) -> bool:
@@ -393,7 +399,10 @@ class Dispatcher:
         self._troubled = False
         self._exchanged_at = time.monotonic()
         self._next_due = exchange.next_due
-        self._throttled = exchange.throttled
+        if want is not None:
+            self._throttled = exchange.throttled
+        elif self._throttled:
+            self._claimable = True  # when its limit opens, only a claim can say
         again = (
             exchange.opened
             or any(isinstance(s.verdict, Retry | Release) for s in settlements)

@@ -36,9 +36,18 @@ from hueyctl.engine.keeper import Keeper
 from hueyctl.engine.log import WorkerLog, listen_to_huey
 from hueyctl.engine.mailbox import Mailbox
 from hueyctl.engine.queue import RunnerHuey
-from hueyctl.errors import ConfigError, HueyctlError, StoreBusy, StoreError, StoreFull, StoreMissing, StoreReplaced
+from hueyctl.errors import (
+    ConfigError,
+    HueyctlError,
+    Refused,
+    StoreBusy,
+    StoreError,
+    StoreFull,
+    StoreMissing,
+    StoreReplaced,
+)
 from hueyctl.model.definition import Project
-from hueyctl.process.client import Guard, GuardFailed, become_subreaper, kill_descendants
+from hueyctl.process.client import LAST_KILL_S, Guard, GuardFailed, become_subreaper, kill_descendants
 from hueyctl.storage.bell import ring
 from hueyctl.storage.identity import erase, note
 from hueyctl.storage.locks import hold
@@ -177,7 +186,7 @@ class _Worker:
                 store.close()
                 self._bell.close()
                 self._guard.close(timeout=10.0)
-                kill_descendants()
+                kill_descendants(within_s=LAST_KILL_S)
         finally:
             if self._replaced or (self._place.address is not None and not self._taken_out):
                 # With what is noted in it: whoever comes next must not take the other file for ours; and on a server it
@@ -421,7 +430,8 @@ class _Worker:
             self._wait_for_threads(self._longest_kill_s(), interruptible=False)
         self._leaving = True
         # Before anything is given back: whoever takes it next must not meet what is left of it here.
-        self._guard.close(timeout=10.0)
+        if not self._guard.close(timeout=10.0):
+            return self._leave_behind()
         self._wait_for_threads(AFTERMATH_S, interruptible=False)
         if not self._dispatcher.stop(LAST_WRITE_S):
             return self._break_off(self._dispatcher.failure)
@@ -436,6 +446,14 @@ class _Worker:
         ring(self._place.bell, b"work")
         self._log.info(f"worker {self.id} offline")
         return 0
+
+    def _leave_behind(self) -> int:
+        """Something that can't be killed goes on: settle what has ended, give nothing else back, and leave the rest to
+        be rescued when it is gone (`kill_what_outlived`)."""
+        self._log.error(f"worker {self.id} ends; what it runs can't be killed: its runs are given back when it is gone")
+        self._dispatcher.keep()
+        self._dispatcher.stop(LAST_WRITE_S)
+        return Refused.exit_code
 
     def _break_off(self, failure: BaseException | None) -> int:
         """The store is lost to us: stop everything, and leave what ran to be rescued."""

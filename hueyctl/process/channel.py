@@ -24,13 +24,19 @@ class Channel:
     """A stream socket in the guard's loop, which calls `heard` when there is something to receive."""
 
     def __init__(
-        self, sock: socket.socket, selector: selectors.BaseSelector, heard: Callable[[Channel], object]
+        self,
+        sock: socket.socket,
+        selector: selectors.BaseSelector,
+        heard: Callable[[Channel], object],
+        *,
+        largest: int | None = None,
     ) -> None:
+        """`largest`: who sends a larger message is hung up on."""
         sock.setblocking(False)
         self.hung_up = False  # by the other end: nobody listens there any more
         self._socket, self._selector = sock, selector
-        self._unpacker = Unpacker()
-        self._rest = b""  # what the socket hasn't taken yet
+        self._unpacker = Unpacker(largest=largest)
+        self._rest = bytearray()  # what the socket hasn't taken yet
         self._ready = partial(heard, self)
         selector.register(sock, selectors.EVENT_READ, self._ready)
 
@@ -45,7 +51,11 @@ class Channel:
         except ConnectionError:
             piece = b""
         if piece:
-            return self._unpacker.feed(piece)
+            try:
+                return self._unpacker.feed(piece)
+            except ValueError:
+                self.close()
+                return None
         self._deafen()
         return None
 
@@ -71,16 +81,15 @@ class Channel:
 
     def _send(self, data: bytes) -> None:
         waited = bool(self._rest)
-        data = self._rest + data
+        self._rest += data
         try:
-            data = data[self._socket.send(data) :]
+            del self._rest[: self._socket.send(self._rest)]
         except BlockingIOError:
             pass
         except ConnectionError:  # what it said before is still to be read, and then its end
-            data = b""
-        self._rest = data
-        if waited != bool(data):
-            self._selector.modify(self._socket, _BOTH if data else selectors.EVENT_READ, self._ready)
+            self._rest.clear()
+        if waited != bool(self._rest):
+            self._selector.modify(self._socket, _BOTH if self._rest else selectors.EVENT_READ, self._ready)
 
     def _deafen(self) -> None:
         if not self.hung_up:

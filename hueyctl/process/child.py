@@ -35,10 +35,12 @@ class Child:
         self.streams = (sys.stdin, sys.stdout, sys.stderr)
         self.run_env: dict[str, str] = {}
         self.function: Callable[..., Any] | None = None
-        self.buffer = b""
+        self.buffer = bytearray()
+        self.socket: tuple[int, int] | None = None
 
     def serve(self) -> None:
         """Answer calls until the guard hangs up."""
+        self.socket = identity(GUARD_FD)
         while True:
             call = self.receive()
             if call is None:
@@ -47,7 +49,8 @@ class Child:
             flush()
             if os.getpid() != self.pid:
                 os._exit(0)  # a copy that the function forked and let return: its answer is not the attempt's
-            self.send({"token": call["token"], "pid": self.pid, "outcome": outcome, "fit": fit and not leftovers()})
+            fit = fit and self.has_its_streams() and not leftovers()
+            self.send({"token": call["token"], "pid": self.pid, "outcome": outcome, "fit": fit})
 
     def attempt(self, call: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """How the call ended, as an outcome, and whether this process is fit for another."""
@@ -89,13 +92,25 @@ class Child:
         if self.function is None:
             sys.path[:0] = [path for path in call["pythonpath"] if path not in sys.path]
 
+    def has_its_streams(self) -> bool:
+        """Are the standard streams those that this process began with, and open? Who wraps one (`sys.stdout =
+        io.TextIOWrapper(sys.stdout.buffer)`) and is given the old one back has closed both with that."""
+        if (sys.stdin, sys.stdout, sys.stderr) != self.streams:
+            return False
+        try:
+            return not any(stream is not None and stream.closed for stream in self.streams)
+        except ValueError:  # detached
+            return False
+
     def receive(self) -> Any:
         while True:
             if len(self.buffer) >= 4:
                 end = 4 + int.from_bytes(self.buffer[:4], "big")
                 if len(self.buffer) >= end:
-                    message, self.buffer = self.buffer[4:end], self.buffer[end:]
+                    message = self.buffer[4:end]
+                    del self.buffer[:end]
                     return json.loads(message)
+            self.check_socket()
             piece = os.read(GUARD_FD, READ_SIZE)
             if not piece:
                 return None
@@ -103,13 +118,29 @@ class Child:
 
     def send(self, answer: dict[str, Any]) -> None:
         payload = json.dumps(answer).encode()
-        message = len(payload).to_bytes(4, "big") + payload
+        message = memoryview(len(payload).to_bytes(4, "big") + payload)
+        self.check_socket()
         try:
             while message:
                 message = message[os.write(GUARD_FD, message) :]
         except OSError as exc:
-            complain(f"hueyctl: the job closed the descriptor that its result goes to: {exc}\n")
+            complain(f"hueyctl: the result can't be sent to the guard: {exc}\n")
             os._exit(70)
+
+    def check_socket(self) -> None:
+        """Whoever closes every descriptor, as daemons do, and opens a file then, has it where the guard was."""
+        if identity(GUARD_FD) != self.socket:
+            complain("hueyctl: the job closed the descriptor that its result goes to\n")
+            os._exit(70)
+
+
+def identity(fd: int) -> tuple[int, int] | None:
+    """What is behind a descriptor; None where nothing is."""
+    try:
+        found = os.fstat(fd)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def load(target: str) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ death only if that guard was asked to start it; `kill_descendants` takes what a 
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import subprocess
 import threading
@@ -32,6 +33,7 @@ from hueyctl.process.wire import (
 )
 
 START_TIMEOUT_S = 30.0
+LAST_KILL_S = 2.0  # for what a killed guard has left
 SAY_TIMEOUT_S = 0.5  # for another thread to have said what it is about to
 _THE_GUARD_DIED = "the guard died"
 
@@ -77,7 +79,8 @@ class Guard:
         self._own = threading.local()
         self._under_way: dict[str, _Channel] = {}
         self._ready = threading.Event()
-        self._closing = False
+        self._closing = self._outlived = False
+        self._closed = threading.Event()  # by us, and it is known whether it is outlived
         self._dead = False
         self._successor: Guard | None = None
         self._mourned = threading.Event()  # it is dead, nothing that it started is left, and `on_death` was called
@@ -137,9 +140,13 @@ class Guard:
         with self._lock, contextlib.suppress(OSError):
             self._socket.sendall(pack(Recycle()))
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: float) -> bool:
         """End it, and everything that it started; attempts under way end `Stopped("interrupted")`. After `timeout`
-        seconds it is killed, with all that is left below it."""
+        seconds it is killed, with all that is left below it.
+
+        False: something is left that can't be killed (it waits for a dead disk, or is another user's). Attempts that
+        were under way don't return then: they may not be over.
+        """
         self._closing = True
         _shut_down(self._socket, socket.SHUT_WR)
         try:
@@ -147,9 +154,11 @@ class Guard:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-            kill_descendants()
+            self._outlived = not kill_descendants(within_s=LAST_KILL_S)
+        self._closed.set()
         self._reader.join()
         self._socket.close()
+        return not self._outlived
 
     def _channel(self) -> _Channel | None:
         """This thread's channel; None where the guard is dead."""
@@ -193,9 +202,14 @@ class Guard:
         with self._lock:
             self._dead = True
         self._ready.set()
-        if not self._closing:
-            # It may still be killing what it started; only when it is gone is its end an end.
+        # It may still be killing what it started; only when it is gone is its end an end.
+        if self._closing:
+            self._closed.wait()
+        else:
             self._process.wait()
+        if self._outlived:
+            self._succeeded.set()  # for who has begun nothing
+            return
         for channel in [*self._under_way.values()]:
             channel.shut()
         try:
@@ -284,9 +298,9 @@ def become_subreaper() -> bool:
     return kin.become_subreaper()
 
 
-def kill_descendants() -> None:
-    """Kill everything below this process, and return when it is gone."""
-    kin.kill_everything_below()
+def kill_descendants(*, within_s: float = math.inf) -> bool:
+    """Kill everything below this process, and return when it is gone; False: it isn't after `within_s` seconds."""
+    return kin.kill_everything_below(within_s=within_s)
 
 
 def kill_what_outlived(guard_lock: Path, *, within_s: float = 5.0) -> bool:

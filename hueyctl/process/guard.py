@@ -29,10 +29,22 @@ from hueyctl.model.outcome import AnyOutcome, Exited, Lost, Signaled, Stopped, T
 from hueyctl.process import kin
 from hueyctl.process.channel import Channel, Control
 from hueyctl.process.launch import CannotStart, Environment, launch
-from hueyctl.process.leader import Attempt, Leader, Pipe, WarmChild
+from hueyctl.process.leader import PIPE_MAX, Attempt, Leader, Pipe, WarmChild
 from hueyctl.process.spec import AttemptSpec, Ended, ProcessSpec, PythonSpec
 from hueyctl.process.strays import KILL_AGAIN_S, Strays
-from hueyctl.process.wire import Call, Join, Over, Ready, Recycle, Start, Stop, Tick, decode_answer, decode_request
+from hueyctl.process.wire import (
+    READ_SIZE,
+    Call,
+    Join,
+    Over,
+    Ready,
+    Recycle,
+    Start,
+    Stop,
+    Tick,
+    decode_answer,
+    decode_request,
+)
 
 LEASE_SHARE = 2 / 3
 RETIRE_S = 5.0  # what a child that is no longer needed has for its exit handlers
@@ -40,6 +52,9 @@ WATCH_AFTER_S = 0.02
 GIVE_UP_S = 30.0  # a descendant that the kernel can't kill holds up its attempt no longer than this
 LAST_WORDS_S = 1.0  # what a worker has, that doesn't read, for hearing how its attempts ended
 IDLE_CHILDREN_MIN = 4
+# Of an answer, beside the result; and by how much that grows as text within JSON. Who sends more isn't answering.
+ANSWER_MAX = 1024 * 1024
+ESCAPED_MAX = 4
 _CHILD = str(Path(__file__).with_name("child.py"))
 _IGNORED = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTSTP", "SIGTTIN", "SIGTTOU")
 
@@ -283,7 +298,8 @@ class _Guard:
                 ours.close()
                 raise
         child = WarmChild(*launched, definition=body.definition)
-        child.channel = Channel(ours, self._selector, lambda _: self._hear(child))
+        largest = ANSWER_MAX + ESCAPED_MAX * body.result_max
+        child.channel = Channel(ours, self._selector, lambda _: self._hear(child), largest=largest)
         self._leaders[child.pid] = child
         self._watch(child)
         return child
@@ -396,6 +412,8 @@ class _Guard:
     def _signal(self, leader: Leader, number: int) -> None:
         if not leader.gone:
             kin.signal_group(leader.pid, number)
+            if kin.group_of(leader.pid) != leader.pid:  # it has left; others hear a signal once
+                kin.signal_pid(leader.pid, number)
 
     def _recycle(self) -> None:
         for child in [*self._idle]:
@@ -435,8 +453,9 @@ class _Guard:
             # Nobody can tell what it left; its group, whose number nobody else can have yet, is all there is to kill.
             kin.signal_group(leader.pid, signal.SIGKILL)
         if isinstance(leader, WarmChild):
-            while self._hear(leader):  # an answer that it gave right before
-                pass
+            for _ in range(PIPE_MAX // READ_SIZE):  # an answer that it gave right before
+                if leader.answered or not self._hear(leader):
+                    break  # what descendants of it go on writing there, nobody waits for
             self._hang_up(leader)
             if leader in self._idle:
                 self._idle.remove(leader)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import math
 import os
 import signal
 import sys
@@ -133,15 +134,17 @@ def kill_below(roots: Collection[int]) -> None:
             signal_pid(process.pid, signal.SIGKILL)
 
 
-def kill_everything_below(groups: Iterable[int] = ()) -> None:
-    """KILL every descendant of this process, and the process groups `groups`; returns when there is none left.
+def kill_everything_below(leaders: Iterable[int] = (), *, within_s: float = math.inf) -> bool:
+    """KILL every descendant of this process, and the process groups of `leaders`, children of it; returns when there
+    is none left. False: after `within_s` seconds some still is there.
 
     Each wait ends with a death, and each death hands its orphans up to here: so it comes to an end, fork storms
-    included. A process that the kernel can't end (one that waits for a dead disk) is waited for.
+    included. But the kernel can't end a process that waits for a dead disk, and we none of another user.
     """
-    for group in groups:
-        signal_group(group, signal.SIGKILL)
-    me = os.getpid()
+    for leader in leaders:
+        signal_group(leader, signal.SIGKILL)
+        signal_pid(leader, signal.SIGKILL)
+    me, deadline = os.getpid(), time.monotonic() + within_s
     with contextlib.suppress(ChildProcessError):
         while True:
             while os.waitpid(-1, os.WNOHANG)[0]:
@@ -150,7 +153,13 @@ def kill_everything_below(groups: Iterable[int] = ()) -> None:
             for pid in _own_children():
                 signal_pid(pid, signal.SIGKILL)
             kill_below([me])
-            os.waitpid(-1, 0)
+            if within_s == math.inf:
+                os.waitpid(-1, 0)
+            while within_s < math.inf and not os.waitpid(-1, os.WNOHANG)[0]:
+                if time.monotonic() >= deadline:
+                    return False
+                time.sleep(CLEAR_AGAIN_S)
+    return True
 
 
 def family(lock: Path) -> str:
@@ -212,6 +221,14 @@ def signal_pid(pid: int, number: int) -> None:
     """Send a signal; one who has gone, or isn't ours to signal (setuid), is let be."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
+
+
+def group_of(pid: int) -> int | None:
+    """The process group of that process; None where it has gone."""
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return None
 
 
 def signal_group(group: int, number: int) -> None:

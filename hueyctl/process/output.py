@@ -9,8 +9,10 @@ reads finds a true beginning and a true end at every moment, after a kill too.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,7 +108,7 @@ class CappedFile:
         whole = f"{self._path}.whole"
         target = _create(whole)
         try:
-            with open(self._path, "rb") as head:
+            with os.fdopen(_open(self._path), "rb") as head:
                 _copy(head.fileno(), target, 0)
             if cut > 0:
                 _write_all(target, cut_marker(cut))
@@ -153,7 +155,7 @@ class OutputReader:
         """What came since the last call, at most 1 MiB of it: empty means that there is nothing more now."""
         if self._fd < 0:
             try:
-                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                self._fd = _open(self._path)
             except FileNotFoundError:
                 return b""
         data = self._more()
@@ -197,7 +199,7 @@ class OutputReader:
 
     def _go_to_piece(self, start: int, path: Path) -> bytes:
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = _open(path)
         except FileNotFoundError:
             return b""  # gone again; the next call finds its successor
         if self._piece is None:
@@ -209,7 +211,7 @@ class OutputReader:
 
     def _go_to_joined(self) -> bytes:
         try:
-            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = _open(self._path)
         except FileNotFoundError:
             return b""
         os.close(self._fd)
@@ -223,6 +225,12 @@ class OutputReader:
         tail = self._head + int(marker[1])
         self._offset = self._head + len(marker[0]) + max(0, self._position - tail)
         return cut_marker(tail - self._position) if self._position < tail else self._more()
+
+
+def whole(path: Path) -> bytes:
+    """All that is kept of a stream. Raises OSError."""
+    with os.fdopen(_open(path), "rb") as file:
+        return file.read()
 
 
 def tail(path: Path, size: int) -> bytes:
@@ -277,7 +285,7 @@ def _backwards(path: Path) -> Iterator[bytes]:
     pieces = [piece for piece in _pieces(path) if piece[0] == size]
     following = None
     for _, start, piece in reversed(pieces):
-        with contextlib.suppress(FileNotFoundError), open(piece, "rb") as file:
+        with contextlib.suppress(FileNotFoundError), os.fdopen(_open(piece), "rb") as file:
             end = file.seek(0, os.SEEK_END)
             if following is not None and following > start + end:
                 yield cut_marker(following - start - end)
@@ -285,7 +293,7 @@ def _backwards(path: Path) -> Iterator[bytes]:
             yield from _blocks(file.fileno(), end)
     if following is not None and following > size:
         yield cut_marker(following - size)
-    with contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+    with contextlib.suppress(FileNotFoundError), os.fdopen(_open(path), "rb") as file:
         yield from _blocks(file.fileno(), size)
 
 
@@ -308,12 +316,22 @@ def _pieces(path: Path) -> list[tuple[int, int, Path]]:
 
 
 def _create(path: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     try:
-        return os.open(path, flags, 0o600)
+        return _open(path, flags)
     except FileNotFoundError:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        return os.open(path, flags, 0o600)
+        return _open(path, flags)
+
+
+def _open(path: str | Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file of an output. A job knows where those are, and may have put something else there: a FIFO, on which
+    everybody would wait for ever, is an OSError."""
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a file", str(path))
+    return fd
 
 
 def _write_all(fd: int, data: bytes) -> None:

@@ -69,22 +69,38 @@ def pack(message: Request | Reply | Call) -> bytes:
 
 
 class Unpacker:
-    """Cuts a stream into messages, given as bytes to `feed`; `decode_request` and `decode_over` read them."""
+    """Cuts a stream into messages, given as bytes to `feed`; `decode_request` and `decode_over` read them.
 
-    def __init__(self) -> None:
-        self._rest = b""
+    A message costs in proportion to its size, in however many pieces it comes. One of more than `largest` bytes (of
+    whoever isn't to be trusted) is a `ValueError`.
+    """
+
+    def __init__(self, *, largest: int | None = None) -> None:
+        self._rest = bytearray()
+        self._missing = 0  # so many more bytes, and the first message of `_rest` is whole
+        self._largest = largest
 
     def feed(self, piece: bytes) -> list[bytes]:
         """The messages that are whole now."""
-        buffer = self._rest + piece if self._rest else piece
-        whole, start, size = [], 0, len(buffer)
+        buffer = piece
+        if self._rest:
+            self._rest += piece
+            self._missing -= len(piece)
+            if self._missing > 0:
+                return []
+            buffer = bytes(self._rest)
+        whole, start, size, needed = [], 0, len(buffer), 4
         while size - start >= 4:
-            end = start + 4 + int.from_bytes(buffer[start : start + 4])
-            if end > size:
+            length = int.from_bytes(buffer[start : start + 4])
+            if self._largest is not None and length > self._largest:
+                raise ValueError(f"a message of {length} bytes")
+            if start + 4 + length > size:
+                needed = 4 + length
                 break
-            whole.append(buffer[start + 4 : end])
-            start = end
-        self._rest = buffer[start:]
+            whole.append(buffer[start + 4 : start + 4 + length])
+            start += 4 + length
+        self._rest = bytearray(buffer[start:])
+        self._missing = needed - len(self._rest)
         return whole
 
 

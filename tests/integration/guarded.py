@@ -160,3 +160,8 @@ def lives(pid: int) -> bool:
 def pid_in(path: Path) -> int:
     """The pid that a process wrote into `path`, as soon as it has."""
     return int(eventually(lambda: path.exists() and path.read_text().endswith("\n") and path.read_text()))
+
+
+def resident_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])

@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from guarded import Guarded, err, eventually, lives, out
+from guarded import Guarded, err, eventually, lives, out, resident_kib
 
 from hueyctl.model.outcome import Exited, NotStarted, Raised, Returned, Signaled, Stopped, TimedOut
 from hueyctl.process import kin
@@ -398,6 +398,37 @@ class TestWhenAChildIsReplaced:
         assert jobs.run(jobs.job("close_all")).outcome == Exited(70)
         assert jobs.run(jobs.job("close_all")).outcome == Exited(70)
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')\ndef f(): print('printed')",
+            "raw = sys.stdout.detach()\ndef f(): os.write(1, b'printed\\n')",
+            "def f():\n print('printed')\n sys.stdout.detach()",
+            "def f():\n print('printed')\n sys.stderr.close()",
+        ],
+    )
+    def test_when_a_job_has_wrapped_or_closed_its_streams(self, jobs: Guarded, text: str) -> None:
+        jobs.module(f"import io, os, sys\n{text}\n", "wraps")
+        for _ in range(3):
+            spec = jobs.job("wraps:f")
+            assert jobs.run(spec).outcome == Returned()
+            assert out(spec) == b"printed\n"
+
+    def test_when_another_file_is_where_its_answers_go(self, jobs: Guarded) -> None:
+        jobs.module(
+            "import os\n"
+            "def f():\n"
+            "    os.closerange(3, 64)\n"
+            "    file = open('data.txt', 'w+')\n"
+            "    file.write('mine')\n",
+            "closes",
+        )
+        for _ in range(2):
+            spec = jobs.job("closes:f")
+            assert jobs.run(spec).outcome == Exited(70)
+            assert "the job closed the descriptor that its result goes to" in err(spec)
+            assert (jobs.dir / "data.txt").read_text() == "mine"
+
     def test_idle_children_are_not_kept_without_bound(self, jobs: Guarded) -> None:
         for n in range(12):
             returned(jobs, "pid", definition=f"d{n}")
@@ -470,6 +501,34 @@ def test_what_a_job_writes_where_answers_go_harms_nobody(guarded: Guarded, noise
     beside = guarded.begin(guarded.command("sleep", "0.3"))
     assert guarded.run(guarded.job("noisy:f")).outcome == Returned()
     assert beside.end().outcome == Exited(0)
+
+
+def test_an_answer_larger_than_any_can_be_ends_its_sender_and_not_the_guard(guarded: Guarded) -> None:
+    guarded.module(
+        "import os\ndef f():\n    os.write(3, (2**31).to_bytes(4, 'big'))\n    while True: os.write(3, bytes(65536))\n",
+        "hoarding",
+    )
+    before = resident_kib(guarded.guard.pid)
+    assert isinstance(guarded.run(guarded.job("hoarding:f", timeout=60.0)).outcome, Raised | Exited)
+    assert resident_kib(guarded.guard.pid) - before < 4096
+    assert guarded.run(guarded.command("true")).outcome == Exited(0)
+
+
+def test_what_goes_on_where_the_answers_of_a_dead_child_went_holds_up_nobody(guarded: Guarded) -> None:
+    guarded.module(
+        "import os\n"
+        "def f():\n"
+        "    fd = os.dup(3)\n"
+        "    for _ in range(4):\n"
+        "        if not os.fork():\n"
+        "            os.setsid()\n"
+        "            while True: os.write(fd, b'\\0\\0\\0\\1x' * 10_000)\n"
+        "    os._exit(3)\n",
+        "flooding",
+    )
+    beside = guarded.begin(guarded.command("sleep", "300", timeout=0.5, kill_after=0.5))
+    assert guarded.run(guarded.job("flooding:f")).outcome == Exited(3)
+    assert beside.end().outcome == TimedOut(0.5)
 
 
 @pytest.mark.parametrize("limit", range(24, 30))

@@ -323,6 +323,29 @@ def test_nothing_is_claimed_after_the_lease_until_it_is_renewed(rig: Rig) -> Non
     eventually(lambda: rig.idle_count)
 
 
+def test_what_waits_for_its_rate_limit_is_not_forgotten_while_nothing_may_be_claimed(rig: Rig) -> None:
+    """A burst would end without it."""
+    limited = msgspec.structs.replace(
+        rig.project.jobs["again"], rate_limit=RateLimit(count=1, per=timedelta(seconds=2))
+    )
+    project = msgspec.structs.replace(rig.project, jobs={**rig.project.jobs, "again": limited})
+    rig.dispatcher.swap(Definitions(project, {}))
+    rig.enqueue()
+    rig.dispatcher.start()
+    long = rig.take()
+    rig.enqueue("again", count=2)
+    rig.thread()
+    eventually(lambda: rig.dispatcher._throttled)
+    rig.dispatcher.lease_until = time.monotonic()
+    rig.huey.execute(task_of(long))
+    rig.thread()
+    eventually(lambda: rig.states().count("succeeded") == 2)
+    rig.dispatcher.lease_until = math.inf
+    rig.dispatcher._wake()
+    eventually(lambda: rig.idle_count)
+    assert rig.states() == ["succeeded"] * 3
+
+
 def test_what_was_claimed_and_had_not_begun_when_the_lease_was_over_goes_back_unstarted(rig: Rig) -> None:
     """Also for a job that must not run twice: it didn't run."""
     (id,) = rig.enqueue()

@@ -10,10 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from guarded import Guarded, err, eventually, lives, out, pid_in
+from guarded import Guarded, err, eventually, lives, out, pid_in, resident_kib
 
 from hueyctl.model.outcome import Exited, NotStarted, Signaled, Stopped, TimedOut
 from hueyctl.process import kin
+from hueyctl.process.output import OutputReader
 
 
 def test_a_program_ends_with_its_own_code_and_what_it_printed(guarded: Guarded) -> None:
@@ -179,6 +180,42 @@ def test_what_ignores_term_is_killed(guarded: Guarded) -> None:
     assert out(spec) == b"up\n"
 
 
+def test_a_program_that_leaves_its_group_is_stopped_all_the_same(guarded: Guarded) -> None:
+    leave = "import os, time; os.setpgid(0, os.getpgid(os.getppid())); print('out', flush=True); time.sleep(300)"
+    spec = guarded.program(leave, timeout=0.5)
+    assert guarded.run(spec).outcome == TimedOut(0.5)
+    ignore = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    assert guarded.run(guarded.program(ignore + leave, timeout=0.5, kill_after=0.2)).outcome == TimedOut(0.5)
+
+
+def test_a_program_hears_a_stop_once(guarded: Guarded) -> None:
+    """Many take a second one for "at once"."""
+    count = (
+        "import signal, time\n"
+        "heard = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: heard.append(1))\n"
+        "print('up', flush=True)\n"
+        "while not heard: time.sleep(0.01)\n"
+        "time.sleep(0.3)\n"
+        "print(len(heard))\n"
+    )
+    under = guarded.begin(guarded.program(count))
+    eventually(lambda: under.printed() == b"up\n")
+    guarded.guard.stop(under.spec.token, "revoked")
+    assert under.end().outcome == Stopped("revoked")
+    assert under.printed() == b"up\n1\n"
+
+
+def test_a_fifo_in_place_of_its_output_holds_up_nobody(guarded: Guarded) -> None:
+    spec = guarded.script("head -c 300000 /dev/zero; exit 4", timeout=20.0)
+    Path(spec.stdout).parent.mkdir()
+    os.mkfifo(spec.stdout)
+    ended = guarded.run(spec)
+    assert (ended.outcome, ended.stdout_bytes) == (Exited(4), 300_000)
+    with pytest.raises(OSError, match="not a file"):
+        OutputReader(Path(spec.stdout)).read()
+
+
 def test_a_stopped_program_hears_its_end_too(guarded: Guarded) -> None:
     spec = guarded.script("trap 'echo bye; exit' TERM; kill -STOP $$; sleep 100", timeout=0.2, kill_after=30)
     assert guarded.run(spec).outcome == TimedOut(0.2)
@@ -311,11 +348,6 @@ def while_another_works(guarded: Guarded) -> None:
 def test_the_kernels_count_of_memory_kills_can_be_read() -> None:
     kills = kin.oom_kills()
     assert kills is None or kills >= 0
-
-
-def resident_kib(pid: int) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1])
 
 
 def switches(pid: int) -> int:
