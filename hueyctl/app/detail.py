@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -50,7 +51,8 @@ class OutputFile(msgspec.Struct, frozen=True):
 
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt, as the event log tells it. `outcome` is the type of the event that ended it; None: under way."""
+    """One attempt, as the event log tells it. `outcome` is the type of the event that ended it; None: under way.
+    `output_error` says that not all of its output could be kept, and why."""
 
     attempt: int
     worker: str | None
@@ -58,6 +60,7 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime | None = None
     outcome: str | None = None
     reason: str | None = None
+    output_error: str | None = None
     stdout: OutputFile | None = None
     stderr: OutputFile | None = None
 
@@ -116,9 +119,17 @@ def run_detail(session: Session, run: Run, *, now: datetime) -> RunDetail:
         progress=progress(session, run),
         expires_at=run.expires_at,
         attempts=[_with_output(session, run.id, attempt) for attempt in attempts(events)],
-        stdout_tail=mask.whole(tail_lines(place.stdout(run.id, run.attempt), TAIL_LINES)),
-        stderr_tail=mask.whole(tail_lines(place.stderr(run.id, run.attempt), TAIL_LINES)),
+        stdout_tail=mask.whole(_tail(place.stdout(run.id, run.attempt))),
+        stderr_tail=mask.whole(_tail(place.stderr(run.id, run.attempt))),
     )
+
+
+def _tail(path: Path) -> bytes:
+    """The last lines of a stream, or why they can't be read."""
+    try:
+        return tail_lines(path, TAIL_LINES)
+    except OSError as exc:
+        return f"(it can't be read: {exc.strerror})".encode()
 
 
 def enqueued_by(session: Session, run: Run) -> str | None:
@@ -174,6 +185,7 @@ def attempts(events: Sequence[Event]) -> list[AttemptView]:
                     ended_at=_end(event, known.started_at),
                     outcome=event.type,
                     reason=event.data.get("reason") or event.data.get("cause"),
+                    output_error=event.data.get("output_error"),
                 )
     return list(found.values())
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
+from functools import partial, wraps
+from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Literal, ParamSpec
 
 import msgspec
 
 from hueyctl.app.elsewhere import bring
+from hueyctl.app.events import events_after
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
 from hueyctl.app.watch import Watch
-from hueyctl.errors import NotFound, Refused
+from hueyctl.errors import NotFound, Refused, StoreError
 from hueyctl.model.handover import as_bytes
 from hueyctl.model.mask import Mask, MaskedStream
 from hueyctl.model.run import TERMINAL, Run, RunState
 from hueyctl.process.output import OutputReader, tail_lines
+from hueyctl.storage.store import EventFilter
 
+P = ParamSpec("P")
 Stream = Literal["stdout", "stderr"]
 BOTH: tuple[Stream, ...] = ("stdout", "stderr")
 
@@ -35,6 +39,22 @@ class Chunk(msgspec.Struct, frozen=True):
     data: bytes
 
 
+def _told(read: Callable[P, Iterator[Chunk]]) -> Callable[P, Iterator[Chunk]]:
+    """What can't be read is a StoreError that names the file."""
+
+    @wraps(read)
+    def told(*args: P.args, **options: P.kwargs) -> Iterator[Chunk]:
+        try:
+            yield from read(*args, **options)
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            raise StoreError(f"{exc.filename}: {exc.strerror}", hint="a store belongs to one user") from exc
+
+    return told
+
+
+@_told
 def read_logs(
     session: Session, run: Run, *, attempt: int | None, streams: tuple[Stream, ...] = BOTH, last: int | None = None
 ) -> Iterator[Chunk]:
@@ -42,6 +62,7 @@ def read_logs(
 
     Raises:
         NotFound: the run had no such attempt.
+        StoreError: it can't be read.
     """
     number = _attempt(run, attempt)
     bring(session, run, number)
@@ -57,6 +78,7 @@ def read_logs(
         yield from pipe.end()
 
 
+@_told
 def follow_logs(
     session: Session,
     run: Run,
@@ -99,6 +121,12 @@ def follow_logs(
                 if now is None or now.state in TERMINAL or attempt is not None:
                     return
             watch.wait(backstop_s=_LOOK_S)
+
+
+def unkept(session: Session, run: Run) -> dict[int, str]:
+    """The attempts not all of whose output could be kept, and why: as far back as the event log goes."""
+    events = chain.from_iterable(events_after(session, EventFilter(run=run.id), after=0))
+    return {each.attempt: each.data["output_error"] for each in events if each.attempt and "output_error" in each.data}
 
 
 def read_result(session: Session, run: Run) -> tuple[PublicRun, bytes | None]:

@@ -101,7 +101,7 @@ def logs(
     Of a pipeline, what its steps printed, one after the other in their order.
     """
     from hueyctl.app.elsewhere import host_of
-    from hueyctl.app.output import BOTH, Stream, follow_logs, read_logs
+    from hueyctl.app.output import BOTH, Stream, follow_logs, read_logs, unkept
 
     session = settings.store_session()
     found = finding.find_run(session, run)
@@ -144,6 +144,8 @@ def logs(
             yield Answer(documents=[document], blocks=[Raw(chunk.data, f"{of.id} {chunk.attempt} {chunk.stream}")])
         if shown is None and of.attempt:
             yield Answer(notes=[_printed_nothing(session, of)])
+        elif shown is not None and (why := unkept(session, of).get(shown)):
+            yield Answer(notes=[f"attempt {shown}: {why}"])
 
     def of_each() -> Iterator[Answer]:
         for number, step in enumerate(steps, 1):

@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from hueyctl.model.outcome import describe
+from hueyctl.model.outcome import Stopped, describe
 from hueyctl.model.transition import Done, Release, Retry, Settlement
 
 if TYPE_CHECKING:
@@ -85,9 +85,15 @@ def _ending(attempt: Attempt, settlement: Settlement) -> tuple[str, str, dict[st
     run = attempt.run
     name = f"{run.job} {run.id[:8]} attempt {run.attempt}"
     facts: dict[str, object] = {"run": run.id, "job": run.job, "attempt": run.attempt}
+    if settlement.unkept:
+        facts["output_error"] = settlement.unkept
     match settlement.verdict:
+        case Done() if settlement.unkept:
+            return "warning", f"{name} succeeded; {settlement.unkept}", facts
         case Done():
             return "info", f"{name} succeeded", facts
+        case _ if isinstance(settlement.outcome, Stopped) and settlement.outcome.why == "revoked":
+            return "info", f"{name} {describe(settlement.outcome)}", facts
         case Retry(delay):
             cause = describe(settlement.outcome)
             return "warning", f"{name} failed, again in {delay.total_seconds():g} s: {cause}", facts

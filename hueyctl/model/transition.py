@@ -54,7 +54,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """How the attempt claimed under `token` ended; given exactly once per claim.
 
     `claimed` is the run as the claim gave it: a store that finds its token in force, and no revoke, needn't read it.
-    `printed` is for a store that several machines use.
+    `printed` is for a store that several machines use. `unkept` says which of its output could not be kept, and why.
     """
 
     n: int
@@ -64,6 +64,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime
     claimed: Run | None = None
     printed: Printed | None = None
+    unkept: str | None = None
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +98,7 @@ def settle(run: Run, settlement: Settlement, now: datetime) -> Change:
         case Release(started):
             return _released(run, outcome, started, now)
         case Retry(delay, retries_left):
-            first = (_type_of(outcome), _facts(run, outcome, settlement.ended_at))
+            first = (_type_of(outcome), _facts(run, settlement))
             if run.revoking:
                 return _ended_badly(run, RunState.REVOKED, outcome, settlement.ended_at, first)
             due_at = now + delay
@@ -114,7 +115,7 @@ def settle(run: Run, settlement: Settlement, now: datetime) -> Change:
                 events=(EventDraft(first[0], state, first[1]), EventDraft(EventType.RETRYING, state, more)),
             )
         case Final():
-            first = (_type_of(outcome), _facts(run, outcome, settlement.ended_at))
+            first = (_type_of(outcome), _facts(run, settlement))
             state = RunState.REVOKED if run.revoking else RunState.FAILED
             return _ended_badly(run, state, outcome, settlement.ended_at, first)
 
@@ -123,6 +124,8 @@ def _succeeded(run: Run, settlement: Settlement, done: Done) -> Change:
     data: dict[str, Any] = {"duration_s": _duration(run, settlement.ended_at)}
     if done.result_error:
         data["result_error"] = done.result_error
+    if settlement.unkept:
+        data["output_error"] = settlement.unkept
     return Change(
         state=RunState.SUCCEEDED,
         retries_left=run.retries_left,
@@ -234,11 +237,14 @@ def _type_of(outcome: AnyOutcome) -> EventType:
             return EventType.ERROR
 
 
-def _facts(run: Run, outcome: AnyOutcome, ended_at: datetime) -> dict[str, Any]:
-    facts: dict[str, Any] = {"reason": describe(outcome), "duration_s": _duration(run, ended_at)}
+def _facts(run: Run, settlement: Settlement) -> dict[str, Any]:
+    outcome = settlement.outcome
+    facts: dict[str, Any] = {"reason": describe(outcome), "duration_s": _duration(run, settlement.ended_at)}
     code = exit_code(outcome)
     if code is not None:
         facts["exit_code"] = code
+    if settlement.unkept:
+        facts["output_error"] = settlement.unkept
     return facts
 
 

@@ -35,6 +35,7 @@ class CappedFile:
 
     def __init__(self, path: str, limit: int) -> None:
         self.total = 0  # bytes printed, those cut included
+        self.error: str | None = None  # why not all within the limit was kept, if it wasn't
         self._path = path
         self._head_max = max(limit // 2, 1)
         self._tail_max = max(limit - limit // 2, 1)
@@ -53,8 +54,8 @@ class CappedFile:
                 data = self._write_head(data)
             while data:
                 data = self._write_tail(data)
-        except OSError:
-            self._broken = True
+        except OSError as exc:
+            self._broken, self.error = True, exc.strerror
 
     def close(self) -> None:
         """Put head and tail together, and let the file go."""
@@ -63,8 +64,8 @@ class CappedFile:
                 self._join()
             elif self._broken and self._fd >= 0:
                 _write_all(self._fd, cut_marker(self.total - self._head))
-        except OSError:
-            return  # head and pieces are still there, and readers understand them
+        except OSError as exc:
+            self.error = exc.strerror  # head and pieces are still there, and readers understand them
         finally:
             for fd in [self._fd, *(piece.fd for piece in self._pieces)]:
                 if fd >= 0:

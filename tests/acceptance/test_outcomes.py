@@ -249,3 +249,22 @@ def _peak_kib(pid: int) -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")), 0)
+
+
+def test_output_that_could_not_be_kept_is_said_wherever_it_is_looked_for(project: Project) -> None:
+    """As on a full disk: the run succeeds all the same, and nobody takes what there is for all."""
+    project.write(
+        """
+        [jobs.lost]
+        script = 'mkdir -p ".hueyctl/output/$HUEYCTL_RUN_ID/1.out"; echo lost; echo kept >&2'
+        """
+    )
+    run = project.enqueue("lost")
+    log = project.burst()
+    said = "not all of its output could be kept (stdout: Is a directory)"
+    assert f"lost {run[:8]} attempt 1 succeeded; {said}" in log
+    assert said in project.cli("inspect", run).out
+    shown = project.cli("logs", run, "--stderr")
+    assert (shown.out, said in shown.err) == ("kept\n", True)
+    assert "1.out: not a file" in project.cli("logs", run, code=4).err
+    assert project.events("--run", run, "--type", "complete")[0]["data"]["output_error"] == said
