@@ -359,6 +359,7 @@ class Dispatcher:
             if scheduler.next_at is not None and scheduler.next_at <= now and scheduler.turn(store, now):
                 self._claimable = True
                 self._unannounced = b"work"
+                self._look_for_requests(store)  # `overlap = "replace"` may have one of ours stopped
         except (StoreBusy, StoreFull) as exc:
             self._log.warning(f"the store takes no slots at the moment: {exc}")
             self._no_slots_until = time.monotonic() + PATIENCE_S

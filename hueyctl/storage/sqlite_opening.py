@@ -7,6 +7,7 @@ never a beginning, but always damage, and nobody writes over it.
 from __future__ import annotations
 
 import os
+import pwd
 import sqlite3
 import stat
 import time
@@ -14,7 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from hueyctl.errors import StoreBusy, StoreError, StoreReplaced
+from hueyctl.errors import StoreBusy, StoreError, StoreReadOnly, StoreReplaced
 from hueyctl.storage.database import SCHEMA_VERSION
 from hueyctl.storage.identity import refuse_another
 from hueyctl.storage.locks import hold, is_free, worker_is_dead
@@ -34,7 +35,9 @@ def open_database(path: Path, *, create: bool, migrate: bool, read_only: bool, b
         place.prepare()
         if not os.path.lexists(place.path):
             _create(place, busy_s)
-    _check_file(place.path)
+    owner = _check_file(place.path)
+    if not read_only:
+        _refuse_another_user(place.path, owner)
     refuse_network(place.dir)
     refuse_another(place)
     database = SqliteDatabase(place.path, read_only=read_only, busy_s=busy_s)
@@ -60,7 +63,24 @@ def open_as_it_is(path: Path) -> SqliteDatabase:
     return SqliteDatabase(path, read_only=True, busy_s=READ_BUSY_S)
 
 
-def _check_file(path: Path) -> None:
+def _refuse_another_user(path: Path, owner: int) -> None:
+    """Root may write anything, and what it makes beside the store then (output, locks) its owner can't even read."""
+    if owner != os.geteuid():
+        raise StoreReadOnly(
+            f"{path} belongs to {_name(owner)}, and you are {_name(os.geteuid())}: a store belongs to one user",
+            hint=f"go on as that user: sudo -u {_name(owner, '#')} hueyctl …",
+        )
+
+
+def _name(user: int, mark: str = "user ") -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"{mark}{user}"
+
+
+def _check_file(path: Path) -> int:
+    """Returns the user that it belongs to."""
     try:
         found = os.stat(path)
     except FileNotFoundError as exc:
@@ -71,6 +91,7 @@ def _check_file(path: Path) -> None:
         raise StoreError(f"{path} is not a file")
     if found.st_size == 0:
         raise damaged(path, "it is empty")
+    return found.st_uid
 
 
 def _create(place: Place, busy_s: float) -> None:

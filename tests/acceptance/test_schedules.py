@@ -264,3 +264,23 @@ def test_a_single_time_fires_once(project: Project) -> None:
     assert slots(project, "once") == [at]
     assert len(fired(project, "once")) == 1
     assert re.search(r"once +once +at .* over$", project.cli("schedule", "list").out, re.MULTILINE)
+
+
+def test_what_a_slot_replaces_is_stopped_at_once(project: Project) -> None:
+    """Not only when something else wakes the worker: here, the next slot."""
+    project.write(
+        """
+        [jobs.long]
+        script = "sleep 300"
+
+        [schedules.long]
+        every = "4s"
+        overlap = "replace"
+        """
+    )
+    with project.worker() as worker:
+        canceled = eventually(lambda: project.events("--type", "canceled"), timeout=30)[0]
+    requested = next(event for event in project.events("--type", "revoke-requested") if event["run"] == canceled["run"])
+    took = datetime.fromisoformat(canceled["time"]) - datetime.fromisoformat(requested["time"])
+    assert took < timedelta(seconds=3.5)  # milliseconds, on a machine that is not busy
+    assert f"info    long {canceled['run'][:8]} attempt 1 stopped by a revoke" in worker.log

@@ -218,6 +218,24 @@ def as_another_user(shell: Shell) -> Iterator[None]:
         shell.place.dir.chmod(0o700)
 
 
+def test_a_store_of_another_user_is_read_and_not_written_by_root_either(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What root made beside it, its owner could not even read."""
+    run = shell.enqueue("fetch")
+    shell.register()
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if owner else 65534)
+    before = set(shell.place.dir.rglob("*"))
+    for words in (["enqueue", "fetch"], ["worker", "start", "--burst"], ["revoke", run], ["pause"], ["prune"]):
+        said = shell.type(*words, code=4)
+        assert "a store belongs to one user" in said.err
+        assert "sudo -u" in said.err
+    made = {path.name for path in set(shell.place.dir.rglob("*")) - before}
+    assert made <= {"queue.db-shm", "queue.db-wal"}, "SQLite gives those to the owner of the file"
+    assert shell.run(run)["state"] == "queued"
+
+
 def test_reading_works_where_nothing_can_be_written(shell: Shell) -> None:
     run = shell.enqueue("fetch")
     shell.finish("fetch", result=b"x")
