@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -94,7 +94,7 @@ def enqueue(
             id=id,
         )
         accepted = enqueue_one(session, order, now=now)
-    return _one(session, accepted, waiting, patience)
+    return _one(session, accepted, waiting, patience, passed=at if order.due_at and order.due_at < now else None)
 
 
 def parse_params(definition: Job | Pipeline, words: Sequence[str]) -> Mapping[str, object]:
@@ -140,7 +140,10 @@ def _from_file(name: str, path: str) -> str:
         raise UsageError(f"parameter {quoted(name)}: {quoted(path)} is not valid UTF-8 text") from exc
 
 
-def _one(session: Session, enqueued: Enqueued, waiting: bool, patience: timedelta | None) -> Iterator[Answer]:
+def _one(
+    session: Session, enqueued: Enqueued, waiting: bool, patience: timedelta | None, *, passed: str | None
+) -> Iterator[Answer]:
+    """`passed`: the time that was asked for, where that is over."""
     run = enqueued.run
     existing = {"existing": True} if enqueued.existing else {}
     if not waiting:
@@ -149,8 +152,10 @@ def _one(session: Session, enqueued: Enqueued, waiting: bool, patience: timedelt
         yield Answer(blocks=[Line(run.id)])
     if enqueued.existing and not settings.as_json:
         yield Answer(notes=[f"run {run.id[:8]} was there already ({run.state}): nothing was added"])
+    if passed is not None and not settings.as_json:
+        yield Answer(notes=[f"{passed} has passed: it is due now"])
     if not run.ended:
-        yield from _warned(session, [run])
+        yield from _warned(session, [run], waiting)
     if waiting:
         (shown,), errors = await_ends(session, [run.id], patience)
         yield Answer(documents=[{"run": msgspec.to_builtins(shown), **existing}], errors=errors)
@@ -169,15 +174,18 @@ def _batch(session: Session, path: str, waiting: bool, patience: timedelta | Non
     yield Answer(blocks=[Lines(ids)])
     if before := sum(each.existing for each in accepted):
         yield Answer(notes=[f"{before} of {len(accepted)} were there already: nothing was added for them"])
-    yield from _warned(session, [each.run for each in accepted])
+    yield from _warned(session, [each.run for each in accepted], waiting)
     if waiting:
         shown, errors = await_ends(session, ids, patience)
         yield Answer(documents=[{"runs": msgspec.to_builtins(shown)}], errors=errors)
 
 
-def _warned(session: Session, runs: Iterable[Run | PublicRun]) -> Iterator[Answer]:
-    if not settings.as_json:
-        yield Answer(notes=warnings(session, runs))
+def _warned(session: Session, runs: Sequence[Run | PublicRun], waiting: bool) -> Iterator[Answer]:
+    if settings.as_json:
+        return
+    with going_on([run.id for run in runs]) if waiting else nullcontext():  # a wait begins with its first word
+        notes = warnings(session, runs)
+    yield Answer(notes=notes)
 
 
 def _read_lines(path: str) -> list[bytes]:

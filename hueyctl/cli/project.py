@@ -86,10 +86,16 @@ def check() -> Answer:
     """Validate the jobs.toml, and the programs and functions it names."""
     from hueyctl.app.check import check as check_project
 
-    project = settings.session().project
+    try:
+        project = settings.session().project
+    except ConfigError as exc:
+        later = "the programs, functions and folders that it names are looked at once that is right"
+        raise ConfigError(exc.problems, hint=exc.hint or later) from exc
     checked = check_project(project, environ=os.environ)
+    begin = f"{project.path.name}: "
+    doubts = [f"{begin}warning: {line.removeprefix(begin)}" for line in checked.warnings]
     if checked.problems:
-        raise ConfigError([*checked.problems, *checked.warnings])
+        raise ConfigError([*checked.problems, *doubts])
     found = {
         "file": str(project.path),
         "jobs": checked.jobs,
@@ -102,7 +108,7 @@ def check() -> Answer:
     return Answer(
         documents=[{"check": found}],
         blocks=[Line(f"{project.path.name}: {', '.join(defined)}, ok")],
-        remarks=checked.warnings,
+        remarks=doubts,
     )
 
 

@@ -12,8 +12,8 @@ import msgspec
 
 from hueyctl.errors import NotFound, UsageError
 from hueyctl.model.command import filled
-from hueyctl.model.definition import Job, Pipeline, Project, Schedule
-from hueyctl.model.params import resolve
+from hueyctl.model.definition import Job, Pipeline, Project, PythonBody, Schedule
+from hueyctl.model.params import resolve, unpassable
 from hueyctl.model.run import Message, NewRun, NewStep, Trigger
 from hueyctl.model.wording import did_you_mean, quoted
 
@@ -146,6 +146,8 @@ def secrets_of(definition: Job | Pipeline) -> tuple[str, ...]:
 
 def _of_job(job: Job, order: Order, id: str) -> NewRun:
     params = resolve(job.params, order.params, what=job.name)
+    if not isinstance(job.body, PythonBody) and (problem := unpassable(params)):
+        raise UsageError(f"{job.name}: {problem}")
     expires = job.expires if order.expires is None else order.expires
     return NewRun(
         id=id,

@@ -24,6 +24,8 @@ _INTEGER = r"[+-]?[0-9]{1,30}"
 _NUMBER = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?"
 _BOOLEANS = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
 
+LONGEST_VARIABLE = 128 * 1024  # bytes, its name and what ends it included
+
 
 def resolve(params: Sequence[Param], given: Mapping[str, object], *, what: str) -> dict[str, Any]:
     """The values that a run gets: those given, checked, and the defaults of the rest.
@@ -112,6 +114,22 @@ def completed(params: Sequence[Param], stored: Mapping[str, Any]) -> dict[str, A
 def environment(params: Mapping[str, Any]) -> dict[str, str]:
     """The PARAM_<NAME> variables: text as it is, arrays as JSON, booleans `true`/`false`, numbers at their shortest."""
     return {f"PARAM_{name.upper()}": as_text(value) for name, value in params.items()}
+
+
+def unpassable(params: Mapping[str, Any]) -> str | None:
+    """Which of these parameters no program can be given, as it is too long for that; None: none of them.
+
+    Source: MAX_ARG_STRLEN, of an argument and of a variable of the environment, where each parameter is one.
+    """
+    for name, value in params.items():
+        if isinstance(value, str | list):
+            size = len(f"PARAM_{name}=") + len(as_text(value).encode(errors="replace")) + 1
+            if size > LONGEST_VARIABLE:
+                return (
+                    f"parameter {quoted(name)}: {size:,} bytes are more than a program can be given "
+                    f"({LONGEST_VARIABLE:,}): hand it over in a file, or to a Python function"
+                )
+    return None
 
 
 def masked(params: Mapping[str, Any], secrets: Collection[str]) -> dict[str, Any]:

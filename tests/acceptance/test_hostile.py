@@ -93,13 +93,19 @@ def test_a_parameter_can_come_from_a_file(project: Project) -> None:
     assert project.run(run)["result"] == text
 
 
-def test_a_parameter_too_long_for_a_command_line_is_a_failure_and_not_a_crash(project: Project) -> None:
-    project.write(JOBS)
-    (project.dir / "big").write_text("x" * 3_000_000)
-    run = project.enqueue("command", "text=@big")
+def test_parameters_too_long_for_a_command_line_are_a_failure_and_not_a_crash(project: Project) -> None:
+    """Each of them could be handed over, all together can't."""
+    (project.dir / "big").write_text(json.dumps(["x" * 1000] * 120))
+    command = ["true", *["{items}"] * 60]
+    params = "{ items = { type = 'array', required = true } }"
+    project.file("jobs.toml", f"[jobs.many]\ncommand = {command}\nparams = {params}\n")
+    run = project.enqueue("many", "items=@big")
     project.burst()
     assert project.run(run)["state"] == "failed"
     assert project.run(run)["exit_code"] == 126
+    project.write(JOBS)
+    (project.dir / "big").write_text("x" * 3_000_000)
+    assert "3,000,012 bytes" in project.cli("enqueue", "command", "text=@big", code=2).err
 
 
 def test_an_array_in_an_argument_of_its_own_becomes_several(project: Project) -> None:

@@ -81,6 +81,24 @@ def test_a_delay_or_a_time_makes_it_scheduled(shell: Shell) -> None:
     assert shell.run(shell.enqueue("plain", "--delay", "0"))["state"] == "queued"
 
 
+def test_a_time_that_has_passed_is_said(shell: Shell) -> None:
+    said = shell.type("enqueue", "plain", "--at", "2020-01-01")
+    assert "hueyctl: 2020-01-01 has passed: it is due now\n" in said.err
+    assert shell.run(said.out.strip())["state"] == "queued"
+    assert "has passed" not in shell.type("enqueue", "plain", "--at", "tomorrow").err
+
+
+def test_a_parameter_that_no_program_can_be_given_is_refused(shell: Shell, tmp_path: Path) -> None:
+    """It would use up every retry. A Python function takes it."""
+    longest = 128 * 1024 - len("PARAM_URL=") - 1
+    (tmp_path / "fits").write_text("x" * longest)
+    (tmp_path / "long").write_text("ä" * (longest // 2 + 1))
+    shell.enqueue("fetch", f"url=@{tmp_path / 'fits'}")
+    said = shell.type("enqueue", "fetch", f"url=@{tmp_path / 'long'}", code=2)
+    assert 'fetch: parameter "url": 131,073 bytes are more than a program can be given (131,072)' in said.err
+    assert len(shell.type("runs", "--json").json["runs"]) == 1
+
+
 def test_expiry_counts_from_when_it_is_due(shell: Shell) -> None:
     found = shell.type("inspect", shell.enqueue("plain", "--delay", "2h"), "--json").json
     due, expires = (datetime.fromisoformat(at) for at in (found["run"]["due_at"], found["expires_at"]))

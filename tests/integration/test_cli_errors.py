@@ -139,10 +139,10 @@ def test_check_names_what_python_targets_lack_and_warns_of_what_isn_t_here(shell
     shell.write(right)
     said = shell.type("check")
     assert said.out == "jobs.toml: 3 jobs, ok\n"
-    assert [line.split(": ")[:2] for line in said.err.splitlines()] == [
-        ["jobs.toml", "jobs.shell.env_file"],
-        ["jobs.toml", "jobs.away.command"],
-        ["jobs.toml", "jobs.shell.shell"],
+    assert [line.split(": ")[:3] for line in said.err.splitlines()] == [
+        ["jobs.toml", "warning", "jobs.shell.env_file"],
+        ["jobs.toml", "warning", "jobs.away.command"],
+        ["jobs.toml", "warning", "jobs.shell.shell"],
     ], "lines about the file begin with its name, where it is wrong and where it is doubtful"
     assert len(shell.type("check", "--json").json["check"]["warnings"]) == 3
     shell.write(
@@ -371,3 +371,15 @@ def test_a_folder_that_is_gone_is_said(shell: Shell, tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", command], env=shell.env(), capture_output=True, text=True, check=False)
     assert done.returncode == 2, done
     assert "the folder that you are in is gone" in done.stderr
+
+
+def test_check_marks_what_may_be_right_elsewhere_and_says_what_it_has_not_looked_at(shell: Shell) -> None:
+    shell.write('[jobs.a]\ncommand = ["nosuch"]\n')
+    said = shell.type("check")
+    assert said.err == 'jobs.toml: warning: jobs.a.command: there is no program "nosuch" here\n'
+    shell.write('[jobs.a]\ncommand = ["nosuch"]\n[jobs.b]\npython = "nosuch:x"\n')
+    lines = shell.type("check", code=2).err.splitlines()
+    assert [line.partition(": jobs.")[0] for line in lines] == ["jobs.toml", "jobs.toml: warning"]
+    shell.write('[jobs.a]\ncommand = ["nosuch"]\nretries = "x"\n')
+    lines = shell.type("check", code=2).err.splitlines()
+    assert lines[1] == "hint: the programs, functions and folders that it names are looked at once that is right"
