@@ -13,7 +13,7 @@ import msgspec
 
 from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch
-from hueyctl.errors import NotFound, Refused, StoreError, StoreMissing, UsageError, WaitTimeout
+from hueyctl.errors import NotFound, Refused, StoreError, StoreFull, StoreMissing, UsageError, WaitTimeout
 from hueyctl.model.wording import did_you_mean, quoted
 from hueyctl.storage.locks import is_of_here, worker_is_dead
 from hueyctl.storage.place import Place
@@ -148,7 +148,11 @@ def ask(
     if not workers:
         return []
     store = session.writer()
-    asked = [worker for worker in workers if store.ask(worker.id, request, by=session.by, now=now)]
+    try:
+        asked = [worker for worker in workers if store.ask(worker.id, request, by=session.by, now=now)]
+    except StoreFull as exc:
+        signal, pids = {"stop": "TERM", "reload": "HUP"}[request], " ".join(str(worker.pid) for worker in workers)
+        raise StoreFull(exc.message, hint=f"free some space; or, where they run, `kill -{signal} {pids}`") from exc
     session.ring()
     return asked
 

@@ -1,7 +1,8 @@
 """Tables on a terminal, drawn by rich in the width that there is.
 
 Texts that don't fit are cut with an ellipsis; what is one word (an id, a time, a name) stays whole. Where that leaves
-no room for the last column, the text that it has stands on a line of its own.
+no room for the last column, the text that it has stands on a line of its own; and where the rest is still too wide,
+columns go that say nothing but what is usual.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ _STATE_STYLES = {
 }
 
 
+# What goes without saying, by column; as nothing does, in each.
+_USUAL = {("QUEUE", "default"), ("PRIORITY", "0"), ("STATE", "on")}
 _GAP = "  "
 _SHORTEST_TEXT = 12
 _LONGEST_WORD = 36  # a whole id
@@ -44,7 +47,7 @@ _LONGEST_WORD = 36  # a whole id
 def drawn(table: Table) -> str:
     """The lines of this table, with the colours of its states."""
     room = shutil.get_terminal_size().columns
-    columns = _columns(table)
+    columns = _telling(_columns(table), room)
     widths = _widths(columns, room)
     # Drawn into memory: the screen writes it in one piece with everything else.
     screen = io.StringIO()
@@ -52,19 +55,20 @@ def drawn(table: Table) -> str:
     console.width = max(room, _whole(widths))
     if table.title:
         console.print(Text(table.title, style="bold"))
-    console.print(_grid(table, columns, widths))
+    console.print(_grid(columns, widths))
     lines = [line.rstrip() for line in screen.getvalue().splitlines()]
     if len(widths) < len(columns):
         first = len(lines) - len(table.rows)
         for number, text in enumerate(columns[-1][1:], first):
-            lines[number] += f"\n{_GAP}{_cut(text, room - len(_GAP))}" if text else ""
+            usual = _is_usual(columns[-1][0], text)
+            lines[number] += "" if usual else f"\n{_GAP}{_cut(text, room - len(_GAP))}"
     return "".join(f"{line}\n" for line in lines)
 
 
 def grid(table: Table, room: int) -> Drawing:
     """The table, for a screen of that width which cuts lines: no text of it has a line of its own."""
     columns = _columns(table)
-    return _grid(table, columns, _fitted([max(map(cell_len, cells)) for cells in columns], map(_least, columns), room))
+    return _grid(columns, _fitted([max(map(cell_len, cells)) for cells in columns], map(_least, columns), room))
 
 
 def console_on(file: TextIO) -> Console:
@@ -79,7 +83,21 @@ def _columns(table: Table) -> list[Sequence[str]]:
     return [(name.upper(), *cells) for name, *cells in zip(table.columns, *rows, strict=True)]
 
 
-def _grid(table: Table, columns: Sequence[Sequence[str]], widths: Sequence[int]) -> Drawing:
+def _telling(columns: list[Sequence[str]], room: int) -> list[Sequence[str]]:
+    """These columns; where they are too wide, without the first ones that say nothing but what is usual."""
+    dull = [cells for cells in columns[1:-1] if all(_is_usual(cells[0], cell) for cell in cells[1:])]
+    for cells in dull:
+        if _whole(_widths(columns, room)) <= room:
+            break
+        columns = [each for each in columns if each is not cells]
+    return columns
+
+
+def _is_usual(column: str, cell: str) -> bool:
+    return not cell or (column, cell) in _USUAL
+
+
+def _grid(columns: Sequence[Sequence[str]], widths: Sequence[int]) -> Drawing:
     """As many of these columns as there are widths for."""
     # With a width of its own it isn't squeezed into less, words and all.
     width = _whole(widths)
@@ -87,7 +105,7 @@ def _grid(table: Table, columns: Sequence[Sequence[str]], widths: Sequence[int])
     for (name, *_), width in zip(columns, widths, strict=False):
         drawing.add_column(Text(name), no_wrap=True, overflow="ellipsis", width=width)
     for row in zip(*(cells[1:] for cells in columns[: len(widths)]), strict=True):
-        drawing.add_row(*map(_cell, table.columns, row))
+        drawing.add_row(*(_cell(cells[0], cell) for cells, cell in zip(columns, row, strict=False)))
     return drawing
 
 
@@ -128,4 +146,4 @@ def _cut(text: str, room: int) -> str:
 
 
 def _cell(column: str, value: str) -> Text:
-    return Text(value, style=_STATE_STYLES.get(value, "") if column == "state" else "")
+    return Text(value, style=_STATE_STYLES.get(value, "") if column == "STATE" else "")

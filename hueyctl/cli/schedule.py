@@ -177,11 +177,11 @@ def schedule_answer(found: ScheduleDetail, now: datetime) -> Answer:
 def slots_blocks(found: ScheduleDetail, now: datetime) -> list[Block]:
     """The slots to come, and what became of the last ones."""
     blocks: list[Block] = []
+    local = zone(found.view.schedule.timezone)
     if found.next:
-        local = zone(found.view.schedule.timezone)
         blocks.append(Lines([f"{_local(at, local)} ({age(at, now)})" for at in found.next], "next slots"))
     if found.slots:
-        rows = [(iso(each.slot), age(each.slot, now), *_outcome(each)) for each in found.slots]
+        rows = [(_local(each.slot, local), age(each.slot, now), *_outcome(each)) for each in found.slots]
         blocks.append(Table(("slot", "age", "outcome", "run", "reason"), rows, "last slots"))
     return blocks
 

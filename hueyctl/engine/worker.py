@@ -361,6 +361,7 @@ class _Worker:
         except StoreError as exc:
             self._known = False  # the next heartbeat says when it can be told
             self._log.warning(f"reloaded, but the store doesn't know of it yet: {exc}")
+        self._keeper.wake()  # what is held may be defined now
         self._log.info(f"reloaded {project.path}: {len(project.jobs)} jobs")
         if project.worker != before:
             self._log.warning("the [worker] table has changed: that takes a restart of the worker")

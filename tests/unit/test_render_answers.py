@@ -72,9 +72,12 @@ def test_a_table_on_a_terminal_shows_markup_as_text_and_sends_no_sequence_of_a_u
 ROW = ("919e8249", "a-long-name-of-a-job", "succeeded", "2026-11-23T02:34:21.646667Z", "not JSON, " * 30 + "and so on")
 
 
-def drawn(terminal: Terminal) -> list[str]:
-    rows = [ROW, ("1", "b", "failed", "", "")]
-    Screen(terminal, as_json=False).show(Answer(blocks=[Table(("run", "job", "state", "started", "reason"), rows)]))
+RUNS = Table(("run", "job", "state", "started", "reason"), [ROW, ("1", "b", "failed", "", "")])
+
+
+def drawn(terminal: Terminal, table: Table = RUNS) -> list[str]:
+    """All that was drawn on it, this table last."""
+    Screen(terminal, as_json=False).show(Answer(blocks=[table]))
     return re.sub(r"\x1b\[[0-9;]*m", "", terminal.written.getvalue().decode()).splitlines()
 
 
@@ -104,6 +107,21 @@ def test_where_there_is_no_room_for_the_last_column_its_texts_have_lines_of_thei
     assert reason.startswith("  not JSON, "[: columns - 1])
     assert reason.endswith("…")
     assert len(reason) <= max(columns, 3)
+
+
+def test_what_is_usual_in_every_row_goes_where_the_table_is_too_wide(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = ("schedule", "queue", "priority", "pipeline", "next", "state")
+    rows = [("nightly", "default", "0", "", "2026-11-30T01:30:00Z", "on"), ("hourly", "default", "5", "", "", "off")]
+    monkeypatch.setenv("COLUMNS", "100")
+    header, *_ = drawn(terminal, Table(columns, rows))
+    assert header.split() == [column.upper() for column in columns]
+    monkeypatch.setenv("COLUMNS", "45")
+    _, _, _, header, nightly, hourly, off = drawn(terminal, Table(columns, rows))
+    assert header.split() == ["SCHEDULE", "PRIORITY", "NEXT"]
+    assert nightly.split() == ["nightly", "0", "2026-11-30T01:30:00Z"]
+    assert (hourly.split(), off) == (["hourly", "5"], "  off")
 
 
 def test_texts_that_are_too_wide_together_share_what_room_there_is(
