@@ -18,6 +18,7 @@ from hueyctl.model.run import LIVE, NewRun, Run
 from hueyctl.model.wording import did_you_mean
 from hueyctl.storage.store import Accepted
 
+WRONG_MAX = 5  # lines that are named at once
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`")
 
 
@@ -46,10 +47,11 @@ def enqueue_lines(session: Session, lines: Iterable[bytes], *, now: datetime) ->
     """Accept one run per JSON line, all of them or none, in one transaction; blank lines are passed over.
 
     Raises:
-        UsageError, NotFound: a line is wrong; the message names the first such line.
+        UsageError, NotFound: a line is wrong; the message names the first such lines, and the error is of the first.
         Refused, StoreError: as `enqueue`.
     """
     runs: list[NewRun] = []
+    wrong: list[UsageError | NotFound] = []
     decode = msgspec.json.Decoder(BatchLine).decode
     project, numbered = session.project, [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
     for (number, line), id in zip(numbered, new_ids(len(numbered)), strict=True):
@@ -57,10 +59,15 @@ def enqueue_lines(session: Session, lines: Iterable[bytes], *, now: datetime) ->
             order = from_line(decode(line), now=now, timezone=project.timezone)
             runs.append(new_run(project, order, id))
         except (UsageError, NotFound) as exc:
-            raise type(exc)(f"line {number}: {exc.message}", hint=exc.hint) from exc
+            wrong.append(type(exc)(f"line {number}: {exc.message}", hint=exc.hint))
         # RecursionError: nested deeper than the decoder's stack.
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-            raise UsageError(f"line {number}: {_said(exc)}", hint=_HINT) from exc
+            wrong.append(UsageError(f"line {number}: {_said(exc)}", hint=_HINT))
+        if len(wrong) == WRONG_MAX:
+            break
+    if wrong:
+        said = [each.message for each in wrong] + ["there may be more"] * (len(wrong) == WRONG_MAX)
+        raise type(wrong[0])("; ".join(said), hint=wrong[0].hint)
     return _accept(session, runs, now) if runs else []
 
 

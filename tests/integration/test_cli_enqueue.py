@@ -212,6 +212,19 @@ def test_one_wrong_line_and_nothing_of_the_batch_is_taken(shell: Shell, line: st
     assert not shell.place.path.exists()
 
 
+def test_the_first_wrong_lines_are_named_at_once(shell: Shell) -> None:
+    lines = ['{"job": "plain"}', '{"job": "fetsh"}', "", "x", '{"job": "plain"}', '{"job": "plain", "retries": -1}']
+    said = shell.type("enqueue", "--batch", "-", stdin="\n".join(lines).encode(), code=3).err
+    assert said.startswith('hueyctl: line 2: there is no job "fetsh"')
+    assert "; line 4: it is not JSON" in said
+    assert "; line 6: retries: expected an integer of 0 or more, got -1\n" in said
+    said = shell.type("enqueue", "--batch", "-", stdin=b"x\n" * 50, code=2).err
+    assert "; line 5: " in said
+    assert "; there may be more\n" in said
+    assert "line 6" not in said
+    assert not shell.place.path.exists()
+
+
 def test_a_batch_of_nothing_enqueues_nothing(shell: Shell) -> None:
     assert shell.type("enqueue", "--batch", "-", stdin=b"\n\n").out == ""
 
