@@ -123,7 +123,7 @@ def follow_logs(
             watch.wait(backstop_s=_LOOK_S)
 
 
-def unkept(session: Session, run: Run) -> dict[int, str]:
+def output_errors(session: Session, run: Run) -> dict[int, str]:
     """The attempts not all of whose output could be kept, and why: as far back as the event log goes."""
     events = chain.from_iterable(events_after(session, EventFilter(run=run.id), after=0))
     return {each.attempt: each.data["output_error"] for each in events if each.attempt and "output_error" in each.data}

@@ -150,9 +150,9 @@ def _one(
         yield Answer(documents=[{"run": msgspec.to_builtins(run), **existing}], blocks=[Line(run.id)])
     else:
         yield Answer(blocks=[Line(run.id)])
-    if enqueued.existing and not settings.as_json:
+    if enqueued.existing:
         yield Answer(notes=[f"run {run.id[:8]} was there already ({run.state}): nothing was added"])
-    if passed is not None and not settings.as_json:
+    if passed is not None:
         yield Answer(notes=[f"{passed} has passed: it is due now"])
     if not run.ended:
         yield from _warned(session, [run], waiting)

@@ -101,7 +101,7 @@ def logs(
     Of a pipeline, what its steps printed, one after the other in their order.
     """
     from hueyctl.app.elsewhere import host_of
-    from hueyctl.app.output import BOTH, Stream, follow_logs, read_logs, unkept
+    from hueyctl.app.output import BOTH, Stream, follow_logs, read_logs
 
     session = settings.store_session()
     found = finding.find_run(session, run)
@@ -142,10 +142,7 @@ def logs(
                 "data": chunk.data.decode(errors="replace"),
             }
             yield Answer(documents=[document], blocks=[Raw(chunk.data, f"{of.id} {chunk.attempt} {chunk.stream}")])
-        if shown is None and of.attempt:
-            yield Answer(notes=[_printed_nothing(session, of)])
-        elif shown is not None and (why := unkept(session, of).get(shown)):
-            yield Answer(notes=[f"attempt {shown}: {why}"])
+        yield Answer(notes=_last_words(session, of, shown))
 
     def of_each() -> Iterator[Answer]:
         for number, step in enumerate(steps, 1):
@@ -158,11 +155,19 @@ def logs(
     return of_each() if found.is_pipeline else answers(found)
 
 
-def _printed_nothing(session: Session, run: Run) -> str:
-    """Says it, and how it stands with the run: whoever looks for a cause here finds it, or where not to look."""
+def _last_words(session: Session, run: Run, shown: int | None) -> list[str]:
+    """What the output can't say, of which that of attempt `shown` came last: that some of it is lost, or that there is
+    none, and how it stands with the run."""
+    from hueyctl.app.output import output_errors
+
+    if shown is not None:
+        why = output_errors(session, run).get(shown)
+        return [f"attempt {shown}: {why}"] if why else []
+    if not run.attempt:
+        return []
     now = public_of(session, session.reader().get(run.id) or run)
-    why = f": {now.reason}" if now.reason else ""
-    return f"run {short(run.id)} has printed nothing; it is {now.state}{why}"
+    reason = f": {now.reason}" if now.reason else ""
+    return [f"run {short(run.id)} has printed nothing; it is {now.state}{reason}"]
 
 
 def result(run: OneRun) -> Answer:

@@ -85,22 +85,21 @@ def _ending(attempt: Attempt, settlement: Settlement) -> tuple[str, str, dict[st
     run = attempt.run
     name = f"{run.job} {run.id[:8]} attempt {run.attempt}"
     facts: dict[str, object] = {"run": run.id, "job": run.job, "attempt": run.attempt}
-    if settlement.unkept:
-        facts["output_error"] = settlement.unkept
+    lost = ""
+    if settlement.output_error:
+        facts["output_error"], lost = settlement.output_error, f"; {settlement.output_error}"
+    cause = describe(settlement.outcome)
     match settlement.verdict:
-        case Done() if settlement.unkept:
-            return "warning", f"{name} succeeded; {settlement.unkept}", facts
         case Done():
-            return "info", f"{name} succeeded", facts
-        case _ if isinstance(settlement.outcome, Stopped) and settlement.outcome.why == "revoked":
-            return "info", f"{name} {describe(settlement.outcome)}", facts
+            return "warning" if lost else "info", f"{name} succeeded{lost}", facts
+        case _ if settlement.outcome == Stopped("revoked"):
+            return "info", f"{name} {cause}{lost}", facts
         case Retry(delay):
-            cause = describe(settlement.outcome)
-            return "warning", f"{name} failed, again in {delay.total_seconds():g} s: {cause}", facts
+            return "warning", f"{name} failed, again in {delay.total_seconds():g} s: {cause}{lost}", facts
         case Release():
-            return "warning", f"{name} given back: {describe(settlement.outcome)}", facts
+            return "warning", f"{name} given back: {cause}{lost}", facts
         case _:
-            return "error", f"{name} failed: {describe(settlement.outcome)}", facts
+            return "error", f"{name} failed: {cause}{lost}", facts
 
 
 class HueyLog(logging.Handler):

@@ -54,7 +54,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """How the attempt claimed under `token` ended; given exactly once per claim.
 
     `claimed` is the run as the claim gave it: a store that finds its token in force, and no revoke, needn't read it.
-    `printed` is for a store that several machines use. `unkept` says which of its output could not be kept, and why.
+    `printed` is for a store that several machines use. `output_error`: which of its output could not be kept, and why.
     """
 
     n: int
@@ -64,7 +64,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime
     claimed: Run | None = None
     printed: Printed | None = None
-    unkept: str | None = None
+    output_error: str | None = None
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,8 +124,8 @@ def _succeeded(run: Run, settlement: Settlement, done: Done) -> Change:
     data: dict[str, Any] = {"duration_s": _duration(run, settlement.ended_at)}
     if done.result_error:
         data["result_error"] = done.result_error
-    if settlement.unkept:
-        data["output_error"] = settlement.unkept
+    if settlement.output_error:
+        data["output_error"] = settlement.output_error
     return Change(
         state=RunState.SUCCEEDED,
         retries_left=run.retries_left,
@@ -243,8 +243,8 @@ def _facts(run: Run, settlement: Settlement) -> dict[str, Any]:
     code = exit_code(outcome)
     if code is not None:
         facts["exit_code"] = code
-    if settlement.unkept:
-        facts["output_error"] = settlement.unkept
+    if settlement.output_error:
+        facts["output_error"] = settlement.output_error
     return facts
 
 

@@ -103,6 +103,7 @@ class Child:
             return False
 
     def receive(self) -> Any:
+        """The next call; None: the guard has hung up."""
         while True:
             if len(self.buffer) >= 4:
                 end = 4 + int.from_bytes(self.buffer[:4], "big")

@@ -512,8 +512,6 @@ class _Guard:
             with contextlib.suppress(OSError):
                 os.unlink(spec.progress)  # how far it is means nothing any more
         assert attempt.outcome is not None
-        streams = ("stdout", attempt.stdout), ("stderr", attempt.stderr)
-        unkept = ", ".join(f"{name}: {stream.error}" for name, stream in streams if stream.error)
         channel = attempt.channel
         channel.send(
             Over(
@@ -522,7 +520,7 @@ class _Guard:
                     outcome=attempt.outcome,
                     stdout_bytes=attempt.stdout.total,
                     stderr_bytes=attempt.stderr.total,
-                    unkept=f"not all of its output could be kept ({unkept})" if unkept else None,
+                    output_error=attempt.output_error,
                 )
             )
         )

@@ -153,9 +153,7 @@ def kill_everything_below(leaders: Iterable[int] = (), *, within_s: float = math
             for pid in _own_children():
                 signal_pid(pid, signal.SIGKILL)
             kill_below([me])
-            if within_s == math.inf:
-                os.waitpid(-1, 0)
-            while within_s < math.inf and not os.waitpid(-1, os.WNOHANG)[0]:
+            while not os.waitpid(-1, 0 if within_s == math.inf else os.WNOHANG)[0]:
                 if time.monotonic() >= deadline:
                     return False
                 time.sleep(CLEAR_AGAIN_S)

@@ -60,6 +60,13 @@ class Attempt:
         """Is its end still unknown?"""
         return self.outcome is None
 
+    @property
+    def output_error(self) -> str | None:
+        """Which of its output could not be kept, and why; None: all of it was."""
+        streams = ("stdout", self.stdout), ("stderr", self.stderr)
+        said = ", ".join(f"{name}: {stream.error}" for name, stream in streams if stream.error)
+        return f"not all of its output could be kept ({said})" if said else None
+
 
 class Leader:
     """A process started by the guard, leading a group of its own: a program, or a warm child."""

@@ -42,12 +42,11 @@ class CappedFile:
         self._head = 0
         self._fd = -1
         self._pieces: list[_Piece] = []
-        self._broken = False
 
     def write(self, data: bytes) -> None:
         """Take `data`: cost in proportion to it alone, however much came before."""
         self.total += len(data)
-        if self._broken:
+        if self.error:
             return
         try:
             if self._head < self._head_max:
@@ -55,14 +54,14 @@ class CappedFile:
             while data:
                 data = self._write_tail(data)
         except OSError as exc:
-            self._broken, self.error = True, exc.strerror
+            self.error = exc.strerror
 
     def close(self) -> None:
         """Put head and tail together, and let the file go."""
         try:
             if self._pieces:
                 self._join()
-            elif self._broken and self._fd >= 0:
+            elif self.error and self._fd >= 0:
                 _write_all(self._fd, cut_marker(self.total - self._head))
         except OSError as exc:
             self.error = exc.strerror  # head and pieces are still there, and readers understand them
