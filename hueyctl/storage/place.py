@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 from functools import cache
 from pathlib import Path
 
@@ -138,9 +139,10 @@ class Place(msgspec.Struct, frozen=True):
         A folder that was there before, and isn't a `.hueyctl`, is the user's: its mode is left, and nothing ignored.
 
         Raises:
-            StoreReadOnly: a folder can't be made here.
+            StoreReadOnly: a folder can't be made here, or the store is another user's.
             StoreError: a file is in the way, or it is a network file system.
         """
+        refuse_another_user(self.path)
         try:
             made = not self.dir.exists()
             self.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -163,6 +165,29 @@ class Place(msgspec.Struct, frozen=True):
 def _folders(path: Path) -> tuple[str, str]:
     place = Place(path)
     return str(place.output), str(place._beside("progress"))
+
+
+def refuse_another_user(path: Path) -> None:
+    """Raise StoreReadOnly where the store at `path` is another user's.
+
+    Root may write anything, and what it makes beside it then (output, locks) its owner can't even read.
+    """
+    try:
+        owner = os.stat(path).st_uid
+    except OSError:
+        return  # there is none yet; or it can't be had, which is said by who opens it
+    if owner != os.geteuid():
+        raise StoreReadOnly(
+            f"{path} belongs to {_name(owner)}, and you are {_name(os.geteuid())}: a store belongs to one user",
+            hint=f"go on as that user: sudo -u {_name(owner, '#')} hueyctl …",
+        )
+
+
+def _name(user: int, mark: str = "user ") -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"{mark}{user}"
 
 
 def refuse_network(folder: Path) -> None:

@@ -7,7 +7,6 @@ never a beginning, but always damage, and nobody writes over it.
 from __future__ import annotations
 
 import os
-import pwd
 import sqlite3
 import stat
 import time
@@ -15,11 +14,11 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-from hueyctl.errors import StoreBusy, StoreError, StoreReadOnly, StoreReplaced
+from hueyctl.errors import StoreBusy, StoreError, StoreReplaced
 from hueyctl.storage.database import SCHEMA_VERSION
 from hueyctl.storage.identity import refuse_another
 from hueyctl.storage.locks import hold, is_free, worker_is_dead
-from hueyctl.storage.place import Place, refuse_network, told
+from hueyctl.storage.place import Place, refuse_another_user, refuse_network, told
 from hueyctl.storage.sqlite_database import APPLICATION_ID, SqliteDatabase, damaged, missing, older
 
 # What leads from each version to the next; the first version has none before it.
@@ -31,13 +30,13 @@ READ_BUSY_S: Final = 5.0
 def open_database(path: Path, *, create: bool, migrate: bool, read_only: bool, busy_s: float) -> SqliteDatabase:
     """See `sqlite.open_store`."""
     place = Place(Path(os.path.abspath(path)))
+    if not read_only:
+        refuse_another_user(place.path)
     if create and not read_only:
         place.prepare()
         if not os.path.lexists(place.path):
             _create(place, busy_s)
-    owner = _check_file(place.path)
-    if not read_only:
-        _refuse_another_user(place.path, owner)
+    _check_file(place.path)
     refuse_network(place.dir)
     refuse_another(place)
     database = SqliteDatabase(place.path, read_only=read_only, busy_s=busy_s)
@@ -63,24 +62,7 @@ def open_as_it_is(path: Path) -> SqliteDatabase:
     return SqliteDatabase(path, read_only=True, busy_s=READ_BUSY_S)
 
 
-def _refuse_another_user(path: Path, owner: int) -> None:
-    """Root may write anything, and what it makes beside the store then (output, locks) its owner can't even read."""
-    if owner != os.geteuid():
-        raise StoreReadOnly(
-            f"{path} belongs to {_name(owner)}, and you are {_name(os.geteuid())}: a store belongs to one user",
-            hint=f"go on as that user: sudo -u {_name(owner, '#')} hueyctl …",
-        )
-
-
-def _name(user: int, mark: str = "user ") -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"{mark}{user}"
-
-
-def _check_file(path: Path) -> int:
-    """Returns the user that it belongs to."""
+def _check_file(path: Path) -> None:
     try:
         found = os.stat(path)
     except FileNotFoundError as exc:
@@ -91,7 +73,6 @@ def _check_file(path: Path) -> int:
         raise StoreError(f"{path} is not a file")
     if found.st_size == 0:
         raise damaged(path, "it is empty")
-    return found.st_uid
 
 
 def _create(place: Place, busy_s: float) -> None:

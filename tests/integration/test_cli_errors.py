@@ -226,6 +226,7 @@ def test_a_store_of_another_user_is_read_and_not_written_by_root_either(
     shell.register()
     owner = os.geteuid()
     monkeypatch.setattr(os, "geteuid", lambda: 0 if owner else 65534)
+    shell.place.output.rmdir()
     before = set(shell.place.dir.rglob("*"))
     for words in (["enqueue", "fetch"], ["worker", "start", "--burst"], ["revoke", run], ["pause"], ["prune"]):
         said = shell.type(*words, code=4)
