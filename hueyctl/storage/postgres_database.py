@@ -18,6 +18,7 @@ psycopg's errors become those of `hueyctl.errors`; no message has the password.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import TransactionStatus
 
 from hueyctl.errors import StoreError, StoreNewer, StoreReplaced, StoreUncertain, StoreUnreachable
 from hueyctl.model.address import without_password
@@ -65,6 +67,10 @@ SELECT set_config('search_path', '{SCHEMA}', false)
     WHERE NOT EXISTS (SELECT 1 FROM pg_settings WHERE name = 'search_path' AND source = 'client');
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'
 """
+
+# What it warns of, a connection that was lost while another error was on its way, is in the error; without a handler
+# Python would print it on stderr.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 _LOOK: Final = "SELECT id, schema, version FROM store"
 # Takes the turn to write: whoever waits gets the row as it is when it is let in.
@@ -287,7 +293,7 @@ class PostgresDatabase:
             self.close()  # an exception has come in the middle of an answer: nothing can be asked on it any more
 
     def _is_idle(self) -> bool:
-        return self.connection.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
+        return self.connection.info.transaction_status is TransactionStatus.IDLE
 
     def _find_out(self, transaction: str, lost: StoreUnreachable) -> None:
         """Return if this transaction, whose commit got no answer, was committed.
@@ -386,6 +392,9 @@ class PostgresDatabase:
         )
 
     def _meaning(self, exc: psycopg.Error) -> StoreError:
+        if self.connection.info.transaction_status is TransactionStatus.ACTIVE:
+            # It still waits for an answer that won't come: the server's last words were in the middle of a pipeline.
+            self.close()
         return meaning(exc, self.shown, busy_s=self.busy_s, lost=self.connection.closed)
 
 

@@ -274,18 +274,22 @@ def test_a_connection_that_is_lost_in_the_middle_of_a_transaction_writes_nothing
     accept(store)
 
 
-class Line:
-    """Between a client and a server: passes on what they say, but for one COMMIT.
+SYNC = b"S\0\0\0\4"  # the protocol's message that ends a pipeline
 
-    That one is cut off before or after the server has heard it, or (`late`) when the server is yet to hear it, a second
-    after. Before anybody can connect again `meanwhile` is called.
+
+class Line:
+    """Between a client and a server: passes on what they say, but for one COMMIT, or one end of a pipeline.
+
+    A COMMIT is cut off before or after the server has heard it, or (`late`) when the server is yet to hear it, a second
+    after. What comes at the end of a pipeline (`sync`) the server never hears, while the client hears what it says
+    then. Before anybody can connect again `meanwhile` is called.
     """
 
     def __init__(self, server: PostgresServer, name: str) -> None:
         self._server = f"{server.folder}/.s.PGSQL.{server.port}"
         self._door = socket.create_server(("127.0.0.1", 0))
         self.address = f"postgresql://{USER}@127.0.0.1:{self._door.getsockname()[1]}/{name}?sslmode=disable"
-        self.cut: Literal["before", "after", "late"] | None = None
+        self.cut: Literal["before", "after", "late", "sync"] | None = None
         self.meanwhile: Callable[[], object] = lambda: None
         self._late: bytes | None = None
         self._open = True
@@ -333,7 +337,12 @@ class Line:
     def _pass_on(self, client: socket.socket, server: socket.socket) -> bool:
         """Until there is nothing more (False), or the cut (True)."""
         while said := client.recv(65536):
-            if self.cut and b"COMMIT\0" in said:
+            if self.cut == "sync":
+                if SYNC in said:
+                    self.cut = None
+                    server.sendall(said.partition(SYNC)[0])
+                    return True
+            elif self.cut and b"COMMIT\0" in said:
                 cut, self.cut, self._deaf = self.cut, None, True
                 if cut == "late":
                     self._late = said
@@ -359,6 +368,38 @@ def line(server: PostgresServer, database: str) -> Iterator[Line]:
     open_store(server.address(database), create=True).close()
     with closing(Line(server, database)) as line:
         yield line
+
+
+def test_a_server_that_stops_in_the_middle_of_a_pipeline_is_lost_like_any_other(
+    line: Line, server: PostgresServer
+) -> None:
+    """Its last words come before the end of the connection, which is still in the pipeline then."""
+    heard = threading.Event()
+
+    def terminate() -> None:
+        address = server.address("postgres", user="postgres")
+        waits = "(state, wait_event) = ('active', 'ClientRead')"
+        eventually(lambda: sql(address, f"SELECT 1 FROM pg_stat_activity WHERE pid = {served} AND {waits}"))
+        sql(address, f"SELECT pg_terminate_backend({served}, 5000)")
+        heard.wait(10)
+
+    def write() -> None:
+        try:
+            with store.database.write(durable=True):
+                line.cut = "sync"
+                store.database.many("UPDATE workers SET host = ?", [("changed",), ("changed again",)])
+        finally:
+            heard.set()
+
+    with closing(open_store(line.address)) as store:
+        store.register(worker(), now=NOW)
+        served = pid(store)
+        line.meanwhile = terminate
+        with pytest.raises(StoreUnreachable):
+            write()
+        line.meanwhile = lambda: None
+        assert [each.host for each in store.workers()] == ["h"]
+        accept(store)
 
 
 def test_a_commit_that_the_server_heard_returns_although_its_answer_was_lost(line: Line) -> None:
