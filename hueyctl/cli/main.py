@@ -23,6 +23,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from hueyctl.cli import ctrl_c
 from hueyctl.cli.groups import known_command
 from hueyctl.cli.render import Screen, report
 from hueyctl.cli.settings import remember_debug, remember_file, remember_json, settings
@@ -77,7 +78,7 @@ Json = Annotated[bool, typer.Option("--json", help="Answer in JSON.", callback=r
 def main() -> NoReturn:
     """Run the command line of this process, and exit."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on, what Ctrl-C ends is put in order
+        ctrl_c.heed()  # from here on, what it ends is put in order
     exit_code = run(sys.argv[1:])
     if "hueyctl.engine" in sys.modules:
         sys.exit(exit_code)  # jobs may have run in this process, and want their exit handlers

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -315,6 +316,29 @@ def test_ctrl_c_on_a_follower_is_130_and_silent(shell: Shell) -> None:
     following = shell.spawn("events", "-f")
     eventually(lambda: list(shell.place.bell.iterdir()))
     following.send_signal(signal.SIGINT)
+    assert following.communicate(timeout=20) == (b"", b"")
+    assert following.returncode == 130
+
+
+def test_ctrl_c_in_what_no_exception_can_leave_ends_it_too(shell: Shell) -> None:
+    """As in the callback of a weak reference, which every import has: Python prints what was raised, and goes on."""
+    (shell.dir / "sitecustomize.py").write_text(
+        textwrap.dedent("""
+        import os, signal, sys
+
+        class Gone:
+            def __del__(self):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        class Finder:
+            def find_spec(self, name, path=None, target=None):
+                if name == "hueyctl.cli.events":
+                    Gone()
+
+        sys.meta_path.insert(0, Finder())
+        """)
+    )
+    following = shell.spawn("events", "-f", env=shell.env(PYTHONPATH=f"{shell.dir}{os.pathsep}{ROOT}"))
     assert following.communicate(timeout=20) == (b"", b"")
     assert following.returncode == 130
 
