@@ -73,6 +73,11 @@ class PostgresServer:
         """Remove a database (an empty one takes 7 MB), whoever is still connected to it."""
         self._execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def end_connections(self, name: str, share: float = 1.0) -> None:
+        """End the connections to a database, or (by chance) this share of them."""
+        of = f"datname = '{name}' AND random() < {share}"
+        self._execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {of}")
+
     def start(self) -> None:
         """Start it again, at the same addresses."""
         self._ask("start")

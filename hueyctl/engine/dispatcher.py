@@ -84,7 +84,6 @@ class Dispatcher:
         worker: str,
         place: Place,
         bell: Bell,
-        open_store: Callable[[], Store],
         definitions: Definitions,
         guard: Callable[[], Body],
         concurrency: int,
@@ -98,7 +97,7 @@ class Dispatcher:
         self.lease_until = math.inf
         """Until then (monotonic) nobody takes this worker's runs over. Nothing is claimed, and what was claimed before
         isn't started, after it: whoever sets it has renewed the lease."""
-        self._place, self._bell, self._open_store, self._guard = place, bell, open_store, guard
+        self._place, self._bell, self._guard = place, bell, guard
         self._bells = place.bell
         self._concurrency, self._queues = concurrency, queues
         self._events, self._log = events, log
@@ -213,8 +212,9 @@ class Dispatcher:
 
     # -- called by the worker's main thread -------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Begin to settle and to claim."""
+    def start(self, store: Store) -> None:
+        """Begin to settle and to claim. The store is the dispatcher's own, and closed at its end."""
+        self._store = store
         self._thread.start()
 
     def drain(self) -> None:
@@ -282,10 +282,10 @@ class Dispatcher:
     # -- the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        store = self._store
+        assert store is not None  # since `start`
         try:
-            store = self._open_store()
             try:
-                self._store = store
                 while self._turn(store):
                     self._listen(store)
             finally:

@@ -38,7 +38,6 @@ class Heart(Periodic):
         self,
         *,
         worker: str,
-        open_store: Callable[[], Store],
         lease: timedelta,
         tick: Callable[[], None],
         renewed: Callable[[float], None],
@@ -47,7 +46,7 @@ class Heart(Periodic):
         ended: Callable[[], None],
         log: WorkerLog,
     ) -> None:
-        super().__init__("Heart", open_store=open_store, pause_s=pause_between_beats(lease), ended=ended)
+        super().__init__("Heart", pause_s=pause_between_beats(lease), ended=ended)
         self._worker, self._tick, self._renewed, self._running = worker, tick, renewed, running
         self._declared_dead, self._log = declared_dead, log
         self._missed = False

@@ -78,13 +78,12 @@ class Keeper(Periodic):
         *,
         worker: str,
         place: Place,
-        open_store: Callable[[], Store],
         definitions: Callable[[], Definitions],
         ended: Callable[[], None],
         log: WorkerLog,
     ) -> None:
         pause_s = pause_between_beats(definitions().project.worker.lease)
-        super().__init__("Keeper", open_store=open_store, pause_s=pause_s, ended=ended)
+        super().__init__("Keeper", pause_s=pause_s, ended=ended)
         self._worker, self._place, self._definitions, self._log = worker, place, definitions, log
         self._watch = BeatWatch(pause_s)
         self.has_looked = False  # at all others, once at least: what the dead had left is back in the queue

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -45,6 +45,7 @@ from hueyctl.errors import (
     StoreFull,
     StoreMissing,
     StoreReplaced,
+    StoreUncertain,
 )
 from hueyctl.model.definition import Project
 from hueyctl.process.client import LAST_KILL_S, Guard, GuardFailed, become_subreaper, kill_descendants
@@ -174,9 +175,9 @@ class _Worker:
             store = _open(self._place)  # kept open, so that its log stays the same file for this worker's life
             try:
                 note(lock, self._place)
-                self._register()
+                stores = self._come_online()
                 self._say_online(new)
-                return self._work()
+                return self._work(*stores)
             except StoreReplaced:
                 self._replaced = True
                 raise
@@ -222,6 +223,19 @@ class _Worker:
             self._mailbox.post("broken")
             raise
         return self._guard
+
+    def _come_online(self) -> tuple[Store, Store, Store]:
+        """Tell the store; returns a connection each for the dispatcher, the heart and the keeper.
+
+        They are opened before anybody hears of this worker: from then on each waits for a server that is gone.
+        """
+        with ExitStack() as opened:
+            for_dispatcher = opened.enter_context(closing(_open(self._place)))
+            for_heart = opened.enter_context(closing(_open(self._place, busy_s=patience_of_a_beat(self._lease))))
+            for_keeper = opened.enter_context(closing(_open(self._place)))
+            self._register()
+            opened.pop_all()
+        return for_dispatcher, for_heart, for_keeper
 
     def _register(self) -> None:
         store = _open(self._place)
@@ -269,12 +283,11 @@ class _Worker:
 
     # -- working ----------------------------------------------------------------------------------------------------
 
-    def _work(self) -> int:
+    def _work(self, for_dispatcher: Store, for_heart: Store, for_keeper: Store) -> int:
         self._dispatcher = Dispatcher(
             worker=self.id,
             place=self._place,
             bell=self._bell,
-            open_store=lambda: _open(self._place),
             definitions=self._definitions,
             guard=lambda: self._guard,
             concurrency=self._concurrency,
@@ -285,7 +298,6 @@ class _Worker:
         self._renewed(self._registered_at)
         self._heart = Heart(
             worker=self.id,
-            open_store=lambda: _open(self._place, busy_s=patience_of_a_beat(self._lease)),
             lease=self._lease,
             tick=self._tick,
             renewed=self._renewed,
@@ -297,16 +309,15 @@ class _Worker:
         self._keeper = Keeper(
             worker=self.id,
             place=self._place,
-            open_store=lambda: _open(self._place),
             definitions=lambda: self._definitions,
             ended=lambda: self._mailbox.post("ended"),
             log=self._log,
         )
         self._huey = RunnerHuey(self._dispatcher.next_attempt, self._dispatcher.ended, self._definitions)
         self._consumer = RunnerConsumer(self._huey, concurrency=self._concurrency)
-        self._heart.start()
-        self._keeper.start()
-        self._dispatcher.start()
+        self._heart.start(for_heart)
+        self._keeper.start(for_keeper)
+        self._dispatcher.start(for_dispatcher)
         self._consumer.start()
         look_for_garbage_less_often()
         reason = self._attend()
@@ -373,7 +384,7 @@ class _Worker:
         try:
             self._register()
             self._renewed(self._registered_at)
-        except (StoreBusy, StoreFull) as exc:
+        except (StoreBusy, StoreFull, StoreUncertain) as exc:
             self._log.warning(f"not back in the store yet: {exc}")  # the next heartbeat finds out and tries again
 
     def _renewed(self, at: float) -> None:

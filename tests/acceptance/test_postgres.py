@@ -342,6 +342,17 @@ def test_a_restart_of_the_server_delays_and_loses_nothing(
     assert len(marks.read_text().split()) == 151
 
 
+def test_a_server_that_goes_just_when_a_worker_has_come_is_waited_for(
+    project: Project, server: PostgresServer, mortal: str
+) -> None:
+    settle_on(mortal, (project,))
+    with project.worker() as worker:
+        server.stop()
+        server.start()
+        assert project.enqueue("mark", "--wait")
+        assert worker.process.poll() is None, worker.log
+
+
 def test_what_runs_is_killed_before_its_lease_is_over_where_the_server_is_gone(
     project: Project, server: PostgresServer, mortal: str
 ) -> None:

@@ -88,7 +88,6 @@ class Rig:
             worker="w1",
             place=self.place,
             bell=self.bell,
-            open_store=self.open_store,
             definitions=self.definitions,
             guard=self._no_guard,
             concurrency=concurrency,
@@ -184,7 +183,7 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def test_a_run_goes_from_the_store_through_huey_and_back(rig: Rig) -> None:
     (id,) = rig.enqueue(s='{"a": [1, 2]}')
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     run = rig.wait_for(id, RunState.SUCCEEDED)
     assert run.result == b'{"a": [1, 2]}'
@@ -196,7 +195,7 @@ def test_a_run_goes_from_the_store_through_huey_and_back(rig: Rig) -> None:
 def test_claims_never_exceed_the_threads_that_wait(rig: Rig) -> None:
     """One thread sits down and takes an attempt without ending it: nothing else is claimed meanwhile."""
     rig.enqueue(count=10)
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     taken: list[Attempt | None] = []
     threads = [threading.Thread(target=lambda: taken.append(rig.dispatcher.next_attempt())) for _ in range(3)]
     for number, thread in enumerate(threads, 1):
@@ -214,7 +213,7 @@ def test_what_is_drained_while_claims_are_made_is_never_left_running(tmp_path: P
     for number in range(20):
         rig = Rig(tmp_path / str(number), concurrency=4)
         rig.enqueue(count=30)
-        rig.dispatcher.start()
+        rig.dispatcher.start(rig.open_store())
         for _ in range(4):
             rig.thread()
         if number % 2:
@@ -231,7 +230,7 @@ def test_what_is_drained_while_claims_are_made_is_never_left_running(tmp_path: P
 
 def test_a_failure_waits_its_delay_and_the_next_one_its_back_off(rig: Rig) -> None:
     (id,) = rig.enqueue("again", s="{")
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     run = rig.wait_for(id, RunState.SCHEDULED)
     assert run.retries_left == 1
@@ -242,7 +241,7 @@ def test_a_failure_waits_its_delay_and_the_next_one_its_back_off(rig: Rig) -> No
 
 def test_a_retry_without_delay_runs_again_at_once_and_the_last_failure_stays(rig: Rig) -> None:
     (id,) = rig.enqueue("at_once", s="{")
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     run = rig.wait_for(id, RunState.FAILED)
     assert (run.attempt, run.retries_left) == (3, 0)
@@ -252,7 +251,7 @@ def test_a_retry_without_delay_runs_again_at_once_and_the_last_failure_stays(rig
 
 def test_the_attempt_of_a_dead_thread_is_settled_as_lost(rig: Rig) -> None:
     (id,) = rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     thread = threading.Thread(target=rig.dispatcher.next_attempt, name="Worker-7")  # takes an attempt and dies with it
     thread.start()
     thread.join(10)
@@ -266,7 +265,7 @@ def test_the_attempt_of_a_dead_thread_is_settled_as_lost(rig: Rig) -> None:
 def test_a_settlement_outlasts_a_locked_store(rig: Rig) -> None:
     """The attempt ends while another process holds the write lock: its end is recorded once that is free."""
     (id,) = rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     taken: list[Attempt | None] = []
     thread = threading.Thread(target=lambda: taken.append(rig.dispatcher.next_attempt()))
     thread.start()
@@ -286,7 +285,7 @@ def test_a_settlement_outlasts_a_locked_store(rig: Rig) -> None:
 
 def test_a_replaced_store_ends_the_dispatcher_and_frees_those_who_wait(rig: Rig) -> None:
     (id,) = rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     rig.wait_for(id, RunState.SUCCEEDED)
     os.rename(rig.place.path, rig.place.path.with_suffix(".moved"))
@@ -299,7 +298,7 @@ def test_a_replaced_store_ends_the_dispatcher_and_frees_those_who_wait(rig: Rig)
 
 def test_idleness_is_told_when_every_thread_waits_and_nothing_is_left(rig: Rig) -> None:
     (id,) = rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     rig.wait_for(id, RunState.SUCCEEDED)
     assert rig.idle_count == 0  # one of two threads has never asked
@@ -311,7 +310,7 @@ def test_nothing_is_claimed_after_the_lease_until_it_is_renewed(rig: Rig) -> Non
     """And that is no idleness: a burst would end."""
     (id,) = rig.enqueue()
     rig.dispatcher.lease_until = time.monotonic()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     rig.thread()
     began = time.monotonic()
@@ -331,7 +330,7 @@ def test_what_waits_for_its_rate_limit_is_not_forgotten_while_nothing_may_be_cla
     project = msgspec.structs.replace(rig.project, jobs={**rig.project.jobs, "again": limited})
     rig.dispatcher.swap(Definitions(project, {}))
     rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     long = rig.take()
     rig.enqueue("again", count=2)
     rig.thread()
@@ -349,7 +348,7 @@ def test_what_waits_for_its_rate_limit_is_not_forgotten_while_nothing_may_be_cla
 def test_what_was_claimed_and_had_not_begun_when_the_lease_was_over_goes_back_unstarted(rig: Rig) -> None:
     """Also for a job that must not run twice: it didn't run."""
     (id,) = rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     late = Attempt(rig.take().claim, rig.definitions, rig.place, rig._no_guard, start_by=time.monotonic())
     RunnerHuey(lambda: None, rig.dispatcher.ended, rig.definitions).execute(task_of(late))
     assert late.settlement().verdict == Release(started=False)
@@ -367,7 +366,7 @@ def test_what_is_due_while_nothing_can_be_claimed_keeps_nobody_awake(rig: Rig) -
     schedule = Schedule(name="late", target="loads", target_kind="job", timezone="UTC", params={"s": "1"}, at=at)
     project = msgspec.structs.replace(rig.project, schedules={"late": schedule})
     rig.dispatcher.swap(Definitions(project, {}))
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     taken = [rig.take(), rig.take()]
     eventually(lambda: datetime.now(UTC) > due_at)
     before = cpu_s(rig)
@@ -387,7 +386,7 @@ def test_what_waits_for_a_lock_or_a_limit_keeps_nobody_awake(rig: Rig) -> None:
     limits = {"loads": {"max_concurrent": 1}, "again": {"rate_limit": RateLimit(count=1, per=timedelta(hours=1))}}
     jobs = {name: msgspec.structs.replace(job, **limits.get(name, {})) for name, job in rig.project.jobs.items()}
     rig.dispatcher.swap(Definitions(msgspec.structs.replace(rig.project, jobs=jobs), {}))
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
 
     def accept(job: str, lock_key: str | None = None) -> None:
         new = NewRun(id=str(uuid.uuid4()), job=job, message=Message(params={"s": "1"}), lock_key=lock_key)
@@ -431,7 +430,7 @@ def test_nobody_is_idle_while_more_is_due_than_one_transaction_takes(rig: Rig) -
     (id,) = rig.enqueue()
     state_when_idle: list[str] = []
     rig.idle = lambda: state_when_idle.append(rig.run(id).state)
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     rig.thread()
     eventually(lambda: state_when_idle)
@@ -439,7 +438,7 @@ def test_nobody_is_idle_while_more_is_due_than_one_transaction_takes(rig: Rig) -
 
 
 def test_others_events_do_not_hide_a_run_whose_own_bell_was_lost(rig: Rig) -> None:
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     rig.thread()
     eventually(lambda: rig.idle_count)
@@ -455,7 +454,7 @@ def test_others_events_do_not_hide_a_run_whose_own_bell_was_lost(rig: Rig) -> No
 def test_what_is_given_back_in_the_middle_of_its_judgement_has_not_failed(rig: Rig) -> None:
     """Its body has ended, and the time to drain is over before Huey has said what that means."""
     (id,) = rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     attempt = rig.take()
     attempt.outcome = Returned("1")
     rig.dispatcher.drain()
@@ -473,7 +472,7 @@ def test_an_attempt_that_is_stopped_as_stale_while_its_token_holds_goes_back(rig
 
     new = NewRun(id=str(uuid.uuid4()), job="program", message=Message())
     rig.store.accept([new], by="test", now=datetime.now(UTC))
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     taken = rig.take()
     attempt = Attempt(taken.claim, rig.definitions, rig.place, Stopping, start_by=math.inf)
     rig.dispatcher.drain()
@@ -494,7 +493,7 @@ def test_a_full_disk_is_tried_now_and_then_while_the_worker_stops(rig: Rig) -> N
 
     rig.store_class = Filling
     (id,) = rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     attempt = rig.take()
     full.set()
     rig.dispatcher.drain()
@@ -519,7 +518,7 @@ def test_a_store_that_takes_no_slots_is_asked_again_after_a_second_and_no_sooner
     )
     schedules = msgspec.structs.replace(rig.project, schedules={"beat": beat})
     rig.dispatcher.swap(Definitions(schedules, {}))
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     eventually(rig.states)
     other = sqlite3.connect(rig.place.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -550,7 +549,7 @@ def test_a_thread_that_comes_back_settles_and_claims_by_itself(rig: Rig) -> None
 
     rig.store_class = Noting
     ids = rig.enqueue(count=50)
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     rig.wait_for(ids[-1], RunState.SUCCEEDED)
     mine = rig.threads[0].name
@@ -563,7 +562,7 @@ def test_who_takes_what_was_claimed_for_another_has_its_own_end_settled(
 ) -> None:
     """It came by between the claim and the one that it was for, and nobody else is about to do anything."""
     monkeypatch.setattr(dispatcher, "BACKSTOP_S", 60.0)
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     (id,) = rig.enqueue()
     attempt = rig.take()
     rig.falls_asleep()
@@ -586,7 +585,7 @@ def test_what_the_store_raises_to_a_thread_ends_the_dispatcher_and_is_never_trie
 
     rig.store_class = Failing
     rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     assert rig.has_ended.wait(10)
     assert isinstance(rig.dispatcher.failure, SyncFailed)
@@ -607,7 +606,7 @@ def test_a_store_that_takes_nothing_from_a_thread_is_asked_again_by_the_dispatch
 
     rig.store_class = Busy
     (id,) = rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     rig.wait_for(id, RunState.SUCCEEDED)
     assert len(tries) == 3
@@ -645,7 +644,7 @@ def test_one_of_many_brief_attempts_that_takes_its_time_holds_up_no_other(wide: 
     """They were thought to be brief, and given to one thread: the others come when it doesn't come back."""
     rig = wide
     rig.enqueue(count=200)
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     for _ in range(4):
         rig.thread()
     eventually(lambda: set(rig.states()) == {"succeeded"})
@@ -672,7 +671,7 @@ def test_brief_attempts_given_to_one_thread_are_taken_by_others_however_late_tha
 
     monkeypatch.setattr(rig.dispatcher, "_announce", slowly)
     rig.dispatcher._pace._usual_s["loads"] = BRIEF_S / 2
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     rig.thread()
     rig.falls_asleep()
@@ -687,7 +686,7 @@ def test_brief_attempts_given_to_one_thread_are_taken_by_others_however_late_tha
 
 def test_what_has_ended_while_others_are_waited_for_keeps_nobody_awake(rig: Rig) -> None:
     rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     attempt = rig.take()
     rig.dispatcher.drain()
     rig.dispatcher.stop(10)
@@ -714,7 +713,7 @@ def test_short_attempts_are_brought_in_together(wide: Rig) -> None:
     rig = wide
     rig.store_class = Counting
     ids = rig.enqueue(count=400)
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     for _ in range(4):
         rig.thread()
     rig.wait_for(ids[-1], RunState.SUCCEEDED)
@@ -726,7 +725,7 @@ def test_short_attempts_are_brought_in_together(wide: Rig) -> None:
 def test_one_thread_waits_for_the_role_and_the_others_for_what_it_claims(wide: Rig) -> None:
     """Among brief attempts two that wait for it by turns wake each other up at each exchange."""
     rig = wide
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     eventually(lambda: rig.dispatcher._store)
     with rig.dispatcher._role:
         ids = rig.enqueue(count=8)
@@ -747,7 +746,7 @@ def _no_backstop(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_no_backstop")
 def test_brief_attempts_go_on_beside_one_that_takes_long(rig: Rig) -> None:
     (long,) = rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     assert rig.take().run.id == long  # and never comes back
     rig.enqueue(count=300)
     rig.thread()
@@ -760,7 +759,7 @@ def test_that_nobody_has_anything_to_do_is_told_at_once(tmp_path: Path) -> None:
     for number in range(10):
         rig = Rig(tmp_path / str(number), concurrency=2)
         try:
-            rig.dispatcher.start()
+            rig.dispatcher.start(rig.open_store())
             rig.thread()
             rig.thread()
             eventually(lambda rig=rig: rig.idle_count)
@@ -783,7 +782,7 @@ def test_what_ends_while_the_store_takes_nothing_is_brought_in_when_it_does(rig:
 
     rig.store_class = Busy
     (id,) = rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     attempt = rig.take()
     locked.set()
     rig.dispatcher.look_again()
@@ -814,7 +813,7 @@ def test_what_is_due_on_a_full_disk_keeps_nobody_awake(rig: Rig) -> None:
         due_at=datetime.now(UTC) + timedelta(seconds=0.3),
     )
     rig.store.accept([later], by="test", now=datetime.now(UTC))
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     eventually(lambda: rig.dispatcher._next_due)
     full.set()
@@ -837,7 +836,7 @@ def test_a_file_that_comes_just_before_a_claim_is_heard(rig: Rig, monkeypatch: p
             rig.dispatcher.swap(rig.definitions)
         return may_claim()
 
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     rig.falls_asleep()
     monkeypatch.setattr(rig.dispatcher, "_may_claim", swapping)
@@ -860,6 +859,6 @@ def test_what_is_said_while_the_store_is_asked_is_heard(rig: Rig) -> None:
 
     rig.store_class = Slow
     (id,) = rig.enqueue()
-    rig.dispatcher.start()
+    rig.dispatcher.start(rig.open_store())
     rig.thread()
     rig.wait_for(id, RunState.SUCCEEDED)

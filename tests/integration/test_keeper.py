@@ -47,7 +47,6 @@ class Kept:
         self.keeper = Keeper(
             worker="mine",
             place=self.place,
-            open_store=lambda: open_store(self.place.path),
             definitions=lambda: self.definitions,
             ended=lambda: None,
             log=WorkerLog(stream=io.StringIO()),
@@ -87,7 +86,7 @@ def soon(what: Callable[[], bool]) -> None:
 def test_a_worker_whose_guard_is_gone_is_looked_at_until_its_own_lock_is_free_too(kept: Kept) -> None:
     """The kernel closes a killed worker's files one by one: its guard may have ended, and rung, before that is over."""
     assert kept.keeper.pause_s == 10
-    kept.keeper.start()
+    kept.keeper.start(open_store(kept.place.path))
     soon(lambda: kept.keeper.has_looked)
     assert kept.workers() == ["mine", "other"]
     kept.lock.release()
@@ -97,7 +96,7 @@ def test_a_worker_whose_guard_is_gone_is_looked_at_until_its_own_lock_is_free_to
 
 def test_a_burst_waits_for_what_such_a_worker_has_under_way(kept: Kept) -> None:
     kept.give_the_other_a_run()
-    kept.keeper.start()
+    kept.keeper.start(open_store(kept.place.path))
     soon(lambda: 0.1 < kept.keeper.pause_s < 10)
     assert not kept.keeper.has_looked
     kept.lock.release()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import functools
 import itertools
 import random
 import re
@@ -47,12 +48,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--points", default="", help="only these, with commas: points (claim.after) or steps (claim)")
     parser.add_argument("--actions", default=",".join(ACTIONS), help="only these (default: kill,error,stall)")
     parser.add_argument("--postgres", action="store_true", help="on PostgreSQL, with workers as on two machines")
+    parser.add_argument("--outages", action="store_true", help="on a server that crashes and restarts all the time")
     given = parser.parse_args(arguments)
     wanted = [name for name in given.points.split(",") if name]
     points = [point for point in POINTS if not wanted or point in wanted or point.partition(".")[0] in wanted]
     actions = [action for action in ACTIONS if action in given.actions.split(",")]
     if not points or not actions:
         parser.error(f"no such points or actions; points are {', '.join(POINTS)}")
+    if given.outages:
+        with contextlib.closing(PostgresServer()) as server:
+            return outages(given, server)
     if given.postgres:
         points = [point for point in points if not point.startswith("checkpoint")]  # the server makes its own
     pairs = list(itertools.product(points, actions))
@@ -80,6 +85,29 @@ def torture(pairs: Sequence[Pair], given: argparse.Namespace, server: PostgresSe
     return sums.exit_code()
 
 
+def outages(given: argparse.Namespace, server: PostgresServer) -> int:
+    """Play rounds in which nothing but the server fails, until the time is up."""
+    ends_at = time.monotonic() + given.minutes * 60
+    sums = Sums([], server, with_outages=True)
+    for seed in itertools.count(given.seed):
+        sums.play(Plan({}, seed, seconds=10.0))
+        if time.monotonic() >= ends_at:
+            break
+    print(sums.told())
+    return sums.exit_code()
+
+
+def befall(server: PostgresServer, name: str, dice: random.Random) -> None:
+    """Stop the server in order or as in a crash, and start it again; or end some of this database's connections."""
+    kind = dice.choice(["fast", "immediate", "connections"])
+    if kind == "connections":
+        server.end_connections(name, share=dice.choice([0.3, 1.0]))
+    else:
+        server.stop(kind)
+        time.sleep(dice.choice([0.0, 0.0, 0.5]))
+        server.start()
+
+
 def plans(pairs: Sequence[Pair], seed: int) -> Iterator[Plan]:
     """Every point with its action, each time in another order."""
     dice = random.Random(seed)
@@ -97,9 +125,13 @@ def plans(pairs: Sequence[Pair], seed: int) -> Iterator[Plan]:
 class Sums:
     """What all rounds together came to; `pairs` are the points and actions that were to be played."""
 
-    def __init__(self, pairs: Sequence[Pair], server: PostgresServer | None = None) -> None:
-        self.pairs, self.server = pairs, server
-        self.rounds = self.kills = self.runs = self.slots = self.attempts = self.extra = self.events = self.false = 0
+    def __init__(
+        self, pairs: Sequence[Pair], server: PostgresServer | None = None, *, with_outages: bool = False
+    ) -> None:
+        self.pairs, self.server, self.with_outages = pairs, server, with_outages
+        self.rounds = self.kills = self.outages = self.runs = self.slots = self.attempts = self.extra = self.events = (
+            self.false
+        ) = 0
         self.seeds: set[int] = set()
         self.fired: Counter[Pair] = Counter()
         self.last = ""
@@ -107,9 +139,12 @@ class Sums:
 
     def play(self, plan: Plan) -> None:
         """Play a round, count it, and say what came of it."""
-        with tempfile.TemporaryDirectory(prefix="hueyctl-torture-") as folder, self._database() as address:
-            plan = dataclasses.replace(plan, store=address)
-            false = self.add(play(plan, Path(folder)))
+        with tempfile.TemporaryDirectory(prefix="hueyctl-torture-") as folder, self._database() as name:
+            outage = None
+            if self.server:
+                plan = dataclasses.replace(plan, store=self.server.address(name))
+                outage = functools.partial(befall, self.server, name) if self.with_outages else None
+            false = self.add(play(plan, Path(folder), outage))
             said = f"{len(false)} promises broken" if false else "ok"
             print(f"{self.rounds:4}  {plan}: {self.last}, {said}", flush=True)
             if false:
@@ -117,17 +152,15 @@ class Sums:
 
     @contextlib.contextmanager
     def _database(self) -> Iterator[str]:
-        if self.server is None:
-            yield ""
-            return
-        name = self.server.new_database()
-        yield self.server.address(name)
-        self.server.drop_database(name)
+        name = self.server.new_database() if self.server else ""
+        yield name
+        if self.server:
+            self.server.drop_database(name)
 
     def add(self, played: Round) -> list[str]:
         """Count a round; what is false in it."""
         history = played.history
-        false = check(history) + [f"it outlived the round: {line}" for line in played.left]
+        false = check(history) + played.wrong
         killing = any(action.startswith("kill") for action in played.plan.points.values())
         kills = played.kills + (played.fired.total() if killing else 0)
         attempts = sum(event["type"] == "executing" for event in history.events)
@@ -137,6 +170,7 @@ class Sums:
         for point, count in played.fired.items():
             self.fired[point, re.split("[:@%]", played.plan.points[point])[0]] += count
         self.kills += kills
+        self.outages += played.outages
         self.runs += len({event["run"] for event in history.events if event["run"]})
         self.slots += len({(event["schedule"], event["slot"]) for event in history.events if event["slot"]})
         self.events += len(history.events)
@@ -144,7 +178,8 @@ class Sums:
         self.extra += extra
         self.false += len(false)
         self.last = (
-            f"fired {played.fired.total()}, kills {kills}, accepted {len(history.accepted)}, attempts {attempts}, "
+            f"fired {played.fired.total()}, kills {kills}, outages {played.outages}, "
+            f"accepted {len(history.accepted)}, attempts {attempts}, "
             f"extra executions {extra}"
         )
         return false
@@ -164,7 +199,8 @@ class Sums:
             f"rounds {self.rounds} in {(time.monotonic() - self._began) / 60:.1f} minutes, seeds {len(self.seeds)}",
             f"failpoints and actions that fired: {len(self.pairs) - len(silent)} of {len(self.pairs)}, "
             f"{self.fired.total()} times",
-            f"kills {self.kills}, runs {self.runs}, slots {self.slots}, attempts {self.attempts}, events {self.events}",
+            f"kills {self.kills}, outages {self.outages}, "
+            f"runs {self.runs}, slots {self.slots}, attempts {self.attempts}, events {self.events}",
             f"executions more than attempts needed: {self.extra}",
             f"broken promises: {self.false}",
         ]

@@ -3,8 +3,8 @@
 A round has two enqueuers, one who revokes and retries, three schedules, two workers (a third comes later, with a job
 that only it defines) and a reaper who kills workers and starts others; where processes stall, he also stops one for
 longer than its lease. On a store that has an address, every other worker is in another folder, with its own locks, as
-if it were on another machine. When the storm is over, workers without failpoints finish what is left, and what was seen
-from outside becomes a `history.History`.
+if it were on another machine, and the server may have outages. When the storm is over, workers without failpoints
+finish what is left, and what was seen from outside becomes a `history.History`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -204,13 +204,15 @@ class Plan:
 
 @dataclass
 class Round:
-    """What came of it. `fired` counts the failpoints that did; `kills` the processes that the storm killed itself."""
+    """What came of it. `fired` counts the failpoints that did; `kills` the processes that the storm killed itself, and
+    `outages` those of the server. `wrong`: workers that gave up unasked, and what outlived the round."""
 
     plan: Plan
     history: History
     fired: Counter[str] = field(default_factory=Counter)
     kills: int = 0
-    left: list[str] = field(default_factory=list)
+    outages: int = 0
+    wrong: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -225,9 +227,13 @@ class _Worker:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
 
-def play(plan: Plan, folder: Path) -> Round:
-    """Play one round in an empty folder."""
-    storm = _Storm(plan, folder)
+Outage = Callable[[random.Random], object]
+"""Something that befalls the server of the store, and is over when it returns."""
+
+
+def play(plan: Plan, folder: Path, outage: Outage | None = None) -> Round:
+    """Play one round in an empty folder, with outages if there is such a thing."""
+    storm = _Storm(plan, folder, outage)
     try:
         return storm.play()
     finally:
@@ -235,8 +241,8 @@ def play(plan: Plan, folder: Path) -> Round:
 
 
 class _Storm:
-    def __init__(self, plan: Plan, folder: Path) -> None:
-        self.plan, self.folder = plan, folder
+    def __init__(self, plan: Plan, folder: Path, outage: Outage | None) -> None:
+        self.plan, self.folder, self.outage = plan, folder, outage
         self.dice = random.Random(str(plan))
         self.mark = uuid.uuid4().hex
         names = ("HUEYCTL_", "PYTHON", "COV_")
@@ -244,7 +250,8 @@ class _Storm:
         self.env |= {"PYTHONPATH": str(ROOT), "TORTURE_MARK": self.mark, "PYTHONDONTWRITEBYTECODE": "1"}
         self.history = History(limits=LIMITS, concurrency=CONCURRENCY, after=STEPS_AFTER)
         self.fired: Counter[str] = Counter()
-        self.kills = 0
+        self.kills = self.outages = 0
+        self.wrong: list[str] = []
         self.workers: list[_Worker] = []
         self.over = threading.Event()
         self.lock = threading.Lock()
@@ -278,6 +285,7 @@ class _Storm:
         # Before all others: there is to be something to retry from the start.
         self._cli("enqueue", "flaky", "failures=9", "--priority", "9")
         clients = [threading.Thread(target=self._client, args=(seed,)) for seed in range(3)]
+        clients += [threading.Thread(target=self._break_the_server)] if self.outage else []
         ends_at = time.monotonic() + self.plan.seconds
         running = [self._start_worker() for _ in range(2)]
         for client in clients:
@@ -289,7 +297,8 @@ class _Storm:
         self._end_workers()
         self._drain()
         self._observe()
-        return Round(self.plan, self.history, self.fired, self.kills, self._left())
+        self.wrong += [f"it outlived the round: {line}" for line in self._left()]
+        return Round(self.plan, self.history, self.fired, self.kills, self.outages, self.wrong)
 
     # -- those who ask ----------------------------------------------------------------------------------------------
 
@@ -406,6 +415,13 @@ class _Storm:
             raise AssertionError(f"hueyctl {' '.join(words)} exited with {process.returncode}:\n{err}")
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
+    def _break_the_server(self) -> None:
+        assert self.outage
+        dice = random.Random(f"{self.plan} server")
+        while not self.over.wait(dice.uniform(0.1, 1.0)):
+            self.outage(dice)
+            self.outages += 1
+
     # -- workers ----------------------------------------------------------------------------------------------------
 
     def _reap(self, running: list[_Worker], ends_at: float) -> None:
@@ -419,6 +435,9 @@ class _Storm:
         while (now := time.monotonic()) < ends_at or stopped or now < ends_at + self._extra_s():
             for at, worker in enumerate(running):
                 if worker.process.poll() is not None:
+                    # One whose server isn't there when it comes says so, and ends.
+                    if " online: " in worker.said and not worker.killed and not FIRED.search(worker.said):
+                        self.wrong.append(f"F: {worker.log.name} ended by itself: {worker.said[-500:]}")
                     running[at] = self._start_worker()
             if third_at and now >= third_at and (not self._aims_at("release") or self._something_is_held()):
                 third_at = 0.0
@@ -545,7 +564,7 @@ class _Storm:
             self.fired.update(fired)
             deaths = worker.killed + worker.stopped + len(SILENT.findall(worker.said))
             deaths += 0 if self.harmless else len(fired)
-            if "gave no sign of life" in worker.said:
+            if self.outages or "gave no sign of life" in worker.said:
                 deaths += len(GUARD_ENDED.findall(worker.said))
             id = by_pid.get(worker.process.pid)
             if id is not None and deaths:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 from history import History, check
-from run import Sums
+from postgres_server import PostgresServer
+from run import Sums, befall
 from storm import HARMLESS, Plan, Round, play
 
 from hueyctl.failpoints import POINTS
@@ -19,7 +22,7 @@ def test_every_failpoint_is_come_to_by_a_round(tmp_path: Path) -> None:
     played = play(Plan(dict.fromkeys(POINTS, HARMLESS), seed=1, seconds=1.5), tmp_path)
     assert [point for point in POINTS if not played.fired[point]] == []
     assert check(played.history) == []
-    assert played.left == []
+    assert played.wrong == []
 
 
 @pytest.mark.timeout(240)
@@ -46,7 +49,7 @@ def test_every_failpoint_is_come_to_by_a_round(tmp_path: Path) -> None:
 def test_promises_are_kept_when_steps_go_wrong(tmp_path: Path, points: dict[str, str]) -> None:
     played = play(Plan(points, seed=1, seconds=1.5), tmp_path)
     assert check(played.history) == []
-    assert played.left == []
+    assert played.wrong == []
     assert len(played.history.accepted) > 5
     assert played.fired
 
@@ -56,9 +59,21 @@ def test_promises_are_kept_between_machines(tmp_path: Path, postgres_database: s
     points = {"claim.after": "kill@3", "settle.before": "kill@6", "rescue.before": "kill@1", "renew.after": "error@1"}
     played = play(Plan(points, seed=1, seconds=1.5, store=postgres_database), tmp_path)
     assert check(played.history) == []
-    assert played.left == []
+    assert played.wrong == []
     assert len(played.history.accepted) > 5
     assert played.fired
+
+
+@pytest.mark.timeout(240)
+def test_promises_are_kept_and_workers_stay_while_the_server_comes_and_goes(tmp_path: Path) -> None:
+    with closing(PostgresServer()) as server:
+        name = server.new_database()
+        plan = Plan({}, seed=1, seconds=4.0, store=server.address(name))
+        played = play(plan, tmp_path, partial(befall, server, name))
+    assert check(played.history) == []
+    assert played.wrong == []
+    assert len(played.history.accepted) > 5
+    assert played.outages > 2
 
 
 def test_a_torture_in_which_an_action_never_fired_fails() -> None:
