@@ -18,7 +18,7 @@ from hueyctl.app.session import Session
 from hueyctl.app.why import Surroundings, why_not_running
 from hueyctl.app.workers import alive
 from hueyctl.model.definition import CommandBody, Job, Param, PythonBody, ScriptBody
-from hueyctl.model.event import Event, EventType
+from hueyctl.model.event import REMARKS, Event, EventType
 from hueyctl.model.run import LIVE, Run, RunState
 from hueyctl.process.output import tail_lines
 from hueyctl.storage.store import EventFilter, RunFilter, Store
@@ -52,7 +52,8 @@ class OutputFile(msgspec.Struct, frozen=True):
 
 class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt, as the event log tells it. `outcome` is the type of the event that ended it; None: under way.
-    `output_error` says that not all of its output could be kept, and why."""
+    `output_error` says that not all of its output could be kept, and why; `left_running` what it left running, and was
+    killed."""
 
     attempt: int
     worker: str | None
@@ -61,6 +62,7 @@ class AttemptView(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str | None = None
     reason: str | None = None
     output_error: str | None = None
+    left_running: str | None = None
     stdout: OutputFile | None = None
     stderr: OutputFile | None = None
 
@@ -185,7 +187,7 @@ def attempts(events: Sequence[Event]) -> list[AttemptView]:
                     ended_at=_end(event, known.started_at),
                     outcome=event.type,
                     reason=event.data.get("reason") or event.data.get("cause"),
-                    output_error=event.data.get("output_error"),
+                    **{name: event.data.get(name) for name in REMARKS},
                 )
     return list(found.values())
 

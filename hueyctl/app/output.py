@@ -17,6 +17,7 @@ from hueyctl.app.session import Session
 from hueyctl.app.wait import failure
 from hueyctl.app.watch import Watch
 from hueyctl.errors import NotFound, Refused, StoreError
+from hueyctl.model.event import REMARKS
 from hueyctl.model.handover import as_bytes
 from hueyctl.model.mask import Mask, MaskedStream
 from hueyctl.model.run import TERMINAL, Run, RunState
@@ -123,10 +124,10 @@ def follow_logs(
             watch.wait(backstop_s=_LOOK_S)
 
 
-def output_errors(session: Session, run: Run) -> dict[int, str]:
-    """The attempts not all of whose output could be kept, and why: as far back as the event log goes."""
+def remarks_of(session: Session, run: Run, attempt: int) -> list[str]:
+    """What is to be said of an attempt besides its outcome, as far back as the event log goes."""
     events = chain.from_iterable(events_after(session, EventFilter(run=run.id), after=0))
-    return {each.attempt: each.data["output_error"] for each in events if each.attempt and "output_error" in each.data}
+    return [each.data[name] for each in events if each.attempt == attempt for name in REMARKS if name in each.data]
 
 
 def read_result(session: Session, run: Run) -> tuple[PublicRun, bytes | None]:

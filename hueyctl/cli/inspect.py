@@ -176,7 +176,7 @@ def _attempt_row(each: AttemptView, now: datetime) -> tuple[str, ...]:
     if each.started_at:
         lasted = brief(max(0.0, ((each.ended_at or now) - each.started_at).total_seconds()))
     started = iso(each.started_at) if each.started_at else ""
-    reason = "; ".join(filter(None, (each.reason, each.output_error)))
+    reason = "; ".join(filter(None, (each.reason, each.output_error, each.left_running)))
     return (str(each.attempt), each.worker or "", started, lasted, each.outcome or "under way", reason)
 
 

@@ -156,13 +156,12 @@ def logs(
 
 
 def _last_words(session: Session, run: Run, shown: int | None) -> list[str]:
-    """What the output can't say, of which that of attempt `shown` came last: that some of it is lost, or that there is
-    none, and how it stands with the run."""
-    from hueyctl.app.output import output_errors
+    """What the output can't say, of which that of attempt `shown` came last: that some of it is lost, what was left
+    running, or that there is none, and how it stands with the run."""
+    from hueyctl.app.output import remarks_of
 
     if shown is not None:
-        why = output_errors(session, run).get(shown)
-        return [f"attempt {shown}: {why}"] if why else []
+        return [f"attempt {shown}: {remark}" for remark in remarks_of(session, run, shown)]
     if not run.attempt:
         return []
     now = public_of(session, session.reader().get(run.id) or run)

@@ -80,7 +80,7 @@ class Attempt:
         self.verdict: Verdict | None = None
         self.result: bytes | None = None
         self.result_error: str | None = None
-        self.output_error: str | None = None  # of its output
+        self.remarks: dict[str, str] = {}
         self._guard = guard
         self._start_by = start_by
         self._begun = True  # as far as is known
@@ -152,7 +152,7 @@ class Attempt:
             ended = self._guard().run(spec)
         finally:
             self._take_away(spec)
-        self._begun, self.output_error = ended.begun, ended.output_error
+        self._begun, self.remarks = ended.begun, ended.remarks
         match ended.outcome:
             case Returned():
                 self._keep_returned(ended.outcome)
@@ -312,7 +312,7 @@ class Attempt:
             ended_at=datetime.now(UTC),
             claimed=self.run,
             printed=None if self.place.address is None else self._printed(),
-            output_error=self.output_error,
+            remarks={name: self.mask(text) for name, text in self.remarks.items()},
         )
 
     def _printed(self) -> Printed | None:

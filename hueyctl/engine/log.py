@@ -85,21 +85,20 @@ def _ending(attempt: Attempt, settlement: Settlement) -> tuple[str, str, dict[st
     run = attempt.run
     name = f"{run.job} {run.id[:8]} attempt {run.attempt}"
     facts: dict[str, object] = {"run": run.id, "job": run.job, "attempt": run.attempt}
-    lost = ""
-    if settlement.output_error:
-        facts["output_error"], lost = settlement.output_error, f"; {settlement.output_error}"
+    facts.update(settlement.remarks)
+    more = "".join(f"; {remark}" for remark in settlement.remarks.values())
     cause = describe(settlement.outcome)
     match settlement.verdict:
         case Done():
-            return "warning" if lost else "info", f"{name} succeeded{lost}", facts
+            return "warning" if "output_error" in facts else "info", f"{name} succeeded{more}", facts
         case _ if settlement.outcome == Stopped("revoked"):
-            return "info", f"{name} {cause}{lost}", facts
+            return "info", f"{name} {cause}{more}", facts
         case Retry(delay):
-            return "warning", f"{name} failed, again in {delay.total_seconds():g} s: {cause}{lost}", facts
+            return "warning", f"{name} failed, again in {delay.total_seconds():g} s: {cause}{more}", facts
         case Release():
-            return "warning", f"{name} given back: {cause}{lost}", facts
+            return "warning", f"{name} given back: {cause}{more}", facts
         case _:
-            return "error", f"{name} failed: {cause}{lost}", facts
+            return "error", f"{name} failed: {cause}{more}", facts
 
 
 class HueyLog(logging.Handler):

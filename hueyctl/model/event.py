@@ -46,6 +46,11 @@ class EventType(StrEnum):
     WORKER_OFFLINE = "worker-offline"
 
 
+REMARKS = ("output_error", "left_running")
+"""What an event of an attempt's end may say besides the outcome, a sentence each: that not all of its output could be
+kept, and why; what it had started and left running, and was killed."""
+
+
 class EventDraft(msgspec.Struct, frozen=True):
     """An event of a run before the store gives it its number; `state` is the run's after it."""
 

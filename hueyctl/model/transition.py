@@ -6,6 +6,7 @@ Promises: an attempt that succeeds stays succeeded even if a revoke was asked fo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -54,7 +55,8 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """How the attempt claimed under `token` ended; given exactly once per claim.
 
     `claimed` is the run as the claim gave it: a store that finds its token in force, and no revoke, needn't read it.
-    `printed` is for a store that several machines use. `output_error`: which of its output could not be kept, and why.
+    `printed` is for a store that several machines use. `remarks`: what is to be said of the attempt besides its
+    outcome, sentences by the names in `hueyctl.model.event.REMARKS`.
     """
 
     n: int
@@ -64,7 +66,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: datetime
     claimed: Run | None = None
     printed: Printed | None = None
-    output_error: str | None = None
+    remarks: Mapping[str, str] = {}
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,8 +126,7 @@ def _succeeded(run: Run, settlement: Settlement, done: Done) -> Change:
     data: dict[str, Any] = {"duration_s": _duration(run, settlement.ended_at)}
     if done.result_error:
         data["result_error"] = done.result_error
-    if settlement.output_error:
-        data["output_error"] = settlement.output_error
+    data.update(settlement.remarks)
     return Change(
         state=RunState.SUCCEEDED,
         retries_left=run.retries_left,
@@ -243,9 +244,7 @@ def _facts(run: Run, settlement: Settlement) -> dict[str, Any]:
     code = exit_code(outcome)
     if code is not None:
         facts["exit_code"] = code
-    if settlement.output_error:
-        facts["output_error"] = settlement.output_error
-    return facts
+    return {**facts, **settlement.remarks}
 
 
 def _error(outcome: AnyOutcome) -> str | None:

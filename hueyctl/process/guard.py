@@ -388,6 +388,9 @@ class _Guard:
                 self._ended(attempt, attempt.cause or answer.outcome)
             if attempt.cause is not None or not answer.fit:
                 # What it left in this process or below it must not outlive the attempt.
+                for process in kin.below([child.pid]):
+                    if process.group == child.pid and not process.dead:  # any others become strays
+                        attempt.leaves(process.name)
                 self._hang_up(child)
                 self._signal(child, signal.SIGKILL)
         if child.channel.hung_up:
@@ -520,7 +523,7 @@ class _Guard:
                     outcome=attempt.outcome,
                     stdout_bytes=attempt.stdout.total,
                     stderr_bytes=attempt.stderr.total,
-                    output_error=attempt.output_error,
+                    remarks=attempt.remarks,
                 )
             )
         )

@@ -28,13 +28,20 @@ _SURELY_WHOLE = 3000  # bytes: a read of /proc ends at a page
 
 
 class Process(NamedTuple):
-    """A line of /proc/PID/stat; `born` (clock ticks since boot) tells it from a later owner of its pid."""
+    """A line of /proc/PID/stat; `born` (clock ticks since boot) tells it from a later owner of its pid. `name` has 15
+    bytes of its program's file name, which it may have changed to anything."""
 
     pid: int
+    name: str
     state: str
     parent: int
     group: int
     born: int
+
+    @property
+    def dead(self) -> bool:
+        """Has it ended, and waits to be reaped?"""
+        return self.state in "ZX"
 
 
 def become_subreaper() -> bool:
@@ -88,8 +95,9 @@ def look(pid: int) -> Process | None:
     except OSError:
         return None
     # The name in parentheses may hold anything, parentheses and spaces too.
-    fields = text[text.rindex(b")") + 2 :].split()
-    return Process(pid, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[19]))
+    begin, end = text.index(b"(") + 1, text.rindex(b")")
+    name, fields = text[begin:end].decode(errors="replace"), text[end + 2 :].split()
+    return Process(pid, name, fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[19]))
 
 
 def table() -> dict[int, Process]:
@@ -202,7 +210,7 @@ def _marked(mark: str) -> list[int]:
 
 def _lives(process: Process) -> bool:
     now = look(process.pid)
-    return now is not None and now.born == process.born and now.state not in "ZX"
+    return now is not None and now.born == process.born and not now.dead
 
 
 def _own_children() -> list[int]:

@@ -11,6 +11,7 @@ from hueyctl.process.spec import AttemptSpec
 
 PIPE_MAX = 1024 * 1024  # /proc/sys/fs/pipe-max-size: no more can lie in a pipe
 _PIECE = 64 * 1024
+NAMES_MAX = 5  # of what an attempt left running
 
 
 class Pipe:
@@ -52,6 +53,7 @@ class Attempt:
         self.kill_at: float | None = None
         self.outcome: AnyOutcome | None = None
         self.given_up_at = 0.0
+        self._left: dict[str, int] = {}  # how many it left running of each name
         self.stdout = CappedFile(spec.stdout, spec.output_max)
         self.stderr = CappedFile(spec.stderr, spec.output_max)
 
@@ -60,12 +62,24 @@ class Attempt:
         """Is its end still unknown?"""
         return self.outcome is None
 
+    def leaves(self, name: str) -> None:
+        """A program of this name, which it had started and left running, is being killed."""
+        if self.cause is None:  # otherwise all of it was to be killed
+            self._left[name] = self._left.get(name, 0) + 1
+
     @property
-    def output_error(self) -> str | None:
-        """Which of its output could not be kept, and why; None: all of it was."""
+    def remarks(self) -> dict[str, str]:
+        """What is to be said of it besides its outcome: which of its output could not be kept, and why
+        (`output_error`); what it left running, and was killed (`left_running`)."""
+        remarks = {}
         streams = ("stdout", self.stdout), ("stderr", self.stderr)
-        said = ", ".join(f"{name}: {stream.error}" for name, stream in streams if stream.error)
-        return f"not all of its output could be kept ({said})" if said else None
+        if errors := [f"{name}: {stream.error}" for name, stream in streams if stream.error]:
+            remarks["output_error"] = f"not all of its output could be kept ({', '.join(errors)})"
+        if self._left:
+            names = [name if count == 1 else f"{name} ({count})" for name, count in self._left.items()]
+            more = [f"{len(names) - NAMES_MAX} more"] if len(names) > NAMES_MAX else []
+            remarks["left_running"] = f"what it left running was killed: {', '.join(names[:NAMES_MAX] + more)}"
+        return remarks
 
 
 class Leader:

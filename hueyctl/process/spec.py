@@ -63,14 +63,14 @@ class AttemptSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
     """The guard's answer: how it ended, and how much it printed (all of it, what was cut included); `begun`: it didn't
-    come too late to be started; `output_error` says which of its output could not be kept, and why."""
+    come too late to be started. `remarks` are sentences by their names (`hueyctl.model.event.REMARKS`)."""
 
     token: str
     outcome: AnyOutcome
     stdout_bytes: int = 0
     stderr_bytes: int = 0
     begun: bool = True
-    output_error: str | None = None
+    remarks: dict[str, str] = {}
 
 
 StopReason = Literal["revoked", "interrupted", "stale"]

@@ -18,6 +18,7 @@ class Strays:
         self._mark = f"{family}."
         self._children = kin.Children()
         self._owners: dict[int, set[Attempt]] = {}  # by pid
+        self._doomed: set[int] = set()  # those of them that have been killed, and aren't gone yet
         self._kill_again_at = 0.0
 
     def __bool__(self) -> bool:
@@ -33,6 +34,7 @@ class Strays:
         listed = self._children.listed()
         if listed is None or len(listed) == len(leaders):
             self._owners.clear()
+            self._doomed.clear()
             return
         known, self._owners = self._owners, {}
         anyone_running = any(each.running for each in attempts)
@@ -44,8 +46,9 @@ class Strays:
                 # Killed before the next is looked at: those of a fork storm live for less than a millisecond.
                 owners = self._owners_of(pid, attempts) if anyone_running else set(attempts)
                 if not any(each.running for each in owners):
-                    kin.signal_pid(pid, signal.SIGKILL)
+                    self._kill(pid, owners)
             self._owners[pid] = owners
+        self._doomed &= self._owners.keys()
 
     def kill(self, now: float) -> set[Attempt]:
         """Kill those that may not live, with all below them; returns the attempts that something is left of."""
@@ -53,13 +56,24 @@ class Strays:
         if doomed and now >= self._kill_again_at:
             self._kill_again_at = now + KILL_AGAIN_S
             for pid in doomed:
-                kin.signal_pid(pid, signal.SIGKILL)
+                self._kill(pid, self._owners[pid])
             kin.kill_below(doomed)
         return {attempt for pid in doomed for attempt in self._owners[pid]}
 
     def reaped(self, pid: int) -> None:
         """That process is gone, whoever it was: its pid may be another's by now."""
         self._owners.pop(pid, None)
+        self._doomed.discard(pid)
+
+    def _kill(self, pid: int, owners: set[Attempt]) -> None:
+        """KILL it; the first time its attempt is told, where that has ended by itself and it is sure which it is."""
+        if pid not in self._doomed:
+            self._doomed.add(pid)
+            process = kin.look(pid)
+            if process is not None and not process.dead and len(owners) == 1:
+                for attempt in owners:
+                    attempt.leaves(process.name)
+        kin.signal_pid(pid, signal.SIGKILL)
 
     def _owners_of(self, pid: int, attempts: Collection[Attempt]) -> set[Attempt]:
         """The attempts that this orphan may belong to: the one whose mark it carries, or in whose group it is, and

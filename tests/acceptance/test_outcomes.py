@@ -210,6 +210,19 @@ def test_an_attempt_ends_with_its_leader_even_if_a_daemon_holds_its_output(proje
     assert project.run(run)["result"] == "done"
 
 
+def test_what_an_attempt_left_running_is_named_wherever_it_is_looked_for(project: Project) -> None:
+    project.write("[jobs.it]\nscript = 'echo done; setsid sleep 300 & until grep -q sleep /proc/$!/comm; do :; done'\n")
+    run = project.enqueue("it")
+    log = project.burst()
+    said = "what it left running was killed: sleep"
+    assert f"it {run[:8]} attempt 1 succeeded; {said}" in log
+    assert said in project.cli("inspect", run).out
+    shown = project.cli("logs", run)
+    assert (shown.out, said in shown.err) == ("done\n", True)
+    assert project.events("--run", run, "--type", "complete")[0]["data"]["left_running"] == said
+    assert project.cli("inspect", run, "--json").json["attempts"][0]["left_running"] == said
+
+
 def test_a_gigabyte_without_a_newline_is_cut_in_the_middle_and_costs_no_memory(project: Project) -> None:
     project.write(
         """

@@ -393,6 +393,9 @@ class TestWhenAChildIsReplaced:
         assert not lives(left)
         assert not lives(first)
         assert returned(jobs, "process")[0] != first
+        remarks = jobs.run(jobs.job("process")).remarks
+        assert remarks == {"left_running": "what it left running was killed: sleep"}
+        assert jobs.run(jobs.job("thread")).remarks == {}
 
     def test_when_it_can_no_longer_be_heard(self, jobs: Guarded) -> None:
         assert jobs.run(jobs.job("close_all")).outcome == Exited(70)

@@ -59,13 +59,35 @@ def daemon(guarded: Guarded, name: str, *, scrub: bool = False, then: str = "") 
 class TestWhatItsLeaderLeaves:
     def test_a_child_that_holds_the_pipe_holds_nothing_up(self, guarded: Guarded) -> None:
         spec = guarded.script("sleep 300 & echo $!; exit 6")
-        assert guarded.run(spec).outcome == Exited(6)
+        ended = guarded.run(spec)
+        assert ended.outcome == Exited(6)
+        assert "left_running" in ended.remarks
         assert not lives(int(out(spec)))
 
     def test_a_daemon_is_gone_when_its_attempt_is_over(self, guarded: Guarded) -> None:
         text, pid = daemon(guarded, "daemon")
-        assert guarded.run(guarded.program(text)).outcome == Exited(0)
+        ended = guarded.run(guarded.program(text))
+        assert ended.outcome == Exited(0)
+        assert ended.remarks == {"left_running": "what it left running was killed: python"}
         assert not lives(pid_in(pid))
+
+    def test_what_was_killed_is_named_as_far_as_it_was_left_running(self, guarded: Guarded) -> None:
+        """What has ended by itself was not, nor what a timeout is to end."""
+        up = "until grep -q sleep /proc/$!/comm; do :; done"
+        ended = guarded.run(guarded.script(f"sleep 300 & {up}; sleep 301 & {up}; true & wait $!"))
+        assert ended.remarks == {"left_running": "what it left running was killed: sleep (2)"}
+        gone = "true & pid=$(true & echo $!); while kill -0 $pid; do :; done; wait"
+        assert guarded.run(guarded.script(gone)).remarks == {}
+        stopped = guarded.run(guarded.script("sleep 300 & sleep 301", timeout=0.3))
+        assert (stopped.outcome, stopped.remarks) == (TimedOut(0.3), {})
+
+    def test_of_many_names_five_are_said(self, guarded: Guarded) -> None:
+        up = "import sys, time; open('/proc/self/comm', 'w').write(sys.argv[1]); print(1, flush=True); time.sleep(300)"
+        text = f'for name in a b c d e f g; do exec 3< <(python3 -Sc "{up}" $name); read -u 3; done'
+        ended = guarded.run(guarded.script(text))
+        names = ended.remarks["left_running"].removeprefix("what it left running was killed: ").split(", ")
+        assert (len(names), names[5]) == (6, "2 more")
+        assert set(names[:5]) < set("abcdefg")
 
     def test_a_daemon_without_any_mark_is_gone_too(self, guarded: Guarded) -> None:
         text, pid = daemon(guarded, "daemon", scrub=True)

@@ -295,7 +295,9 @@ def test_a_full_disk_costs_the_output_and_not_the_attempt(guarded: Guarded) -> N
     ended = guarded.run(spec)
     assert ended.outcome == Exited(4)
     assert ended.stdout_bytes == 300_000
-    assert ended.output_error == "not all of its output could be kept (stdout: Too many levels of symbolic links)"
+    assert ended.remarks == {
+        "output_error": "not all of its output could be kept (stdout: Too many levels of symbolic links)"
+    }
     assert err(spec) == "err\n"
 
 
