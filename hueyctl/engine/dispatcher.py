@@ -19,7 +19,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -94,9 +94,9 @@ class Dispatcher:
         self.worker = worker
         self.definitions = definitions
         self.failure: BaseException | None = None
-        self.lease_until = math.inf
-        """Until then (monotonic) nobody takes this worker's runs over. Nothing is claimed, and what was claimed before
-        isn't started, after it: whoever sets it has renewed the lease."""
+        # Until then (monotonic) nobody takes this worker's runs over. Nothing is claimed, and what was claimed before
+        # isn't started, after it.
+        self._lease_until = math.inf
         self._place, self._bell, self._guard = place, bell, guard
         self._bells = place.bell
         self._concurrency, self._queues = concurrency, queues
@@ -106,7 +106,7 @@ class Dispatcher:
         # thread's. Of the two locks it is the outer one.
         self._role = threading.Lock()
         self._store: Store | None = None
-        self._raised: BaseException | None = None  # by the store, to another thread than ours
+        self._raised: BaseException | None = None  # by the store: nothing is settled or claimed any more
         self._troubled = False  # the store took nothing the last time: only our own thread tries again
         self._refused_until: float | None = None  # the store took nothing: nothing is tried until then (monotonic)
         self._seats = Seats(self._lock)
@@ -266,6 +266,12 @@ class Dispatcher:
         self._claimable = True
         self._wake()
 
+    def renew(self, lease_until: float) -> None:
+        """The store has heard of this worker: until then (monotonic) its runs are its own."""
+        lapsed, self._lease_until = time.monotonic() >= self._lease_until, lease_until
+        if lapsed:  # something may have become due meanwhile
+            self.look_again()
+
     def look_again(self) -> None:
         """Try to claim, though nothing has said that there is anything."""
         self._claimable = True
@@ -301,7 +307,7 @@ class Dispatcher:
 
     def _turn(self, store: Store) -> bool:
         """Do what is to be done now; False: it was the last time."""
-        with self._role:
+        with self._in_role():
             if self._raised is not None:
                 raise self._raised
             if self._abandoned:
@@ -332,6 +338,17 @@ class Dispatcher:
             self._stop_revoked()
         return True
 
+    @contextlib.contextmanager
+    def _in_role(self) -> Iterator[None]:
+        """Have the role in the block. Where that fails nobody has it any more: it isn't known what is in the store, and
+        what were claimed now would be lost with this worker."""
+        with self._role:
+            try:
+                yield
+            except BaseException as exc:
+                self._raised = exc
+                raise
+
     def _due(self) -> bool:
         """Is there something to settle, or to claim, that no other thread is about to?"""
         now = time.monotonic()
@@ -343,7 +360,7 @@ class Dispatcher:
         return self._claimable and self._seats.free > 0 and self._may_claim()
 
     def _may_claim(self) -> bool:
-        return not self._draining and time.monotonic() < self.lease_until
+        return not self._draining and time.monotonic() < self._lease_until
 
     def _fire(self, store: Store) -> None:
         """Decide the slots that are due, by the definitions in force."""
@@ -375,7 +392,7 @@ class Dispatcher:
 
     def _exchange(self, store: Store) -> bool:
         """Settle what has ended and claim for those who wait. Was anything claimed?"""
-        lease_until = self.lease_until  # as it was before the claim: what is renewed after that proves nothing of it
+        lease_until = self._lease_until  # as it was before the claim: what is renewed after that proves nothing of it
         with self._lock:
             endings, self._ended = self._ended, []
             free = self._seats.free if self._may_claim() else 0
@@ -540,7 +557,7 @@ class Dispatcher:
         if late:
             self._looked_at = listened_at
         if (kinds & {b"work", b"ask"} or late) and self._raised is None:
-            with self._role:
+            with self._in_role():
                 if kinds & {b"work", b"ask"} or _has_changed(store):
                     self._claimable = self._rung = True
                     self._look_for_requests(store)

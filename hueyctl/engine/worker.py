@@ -389,7 +389,7 @@ class _Worker:
 
     def _renewed(self, at: float) -> None:
         """The store has heard of this worker, not before `at` (monotonic)."""
-        self._dispatcher.lease_until = at + self._lease.total_seconds()
+        self._dispatcher.renew(at + self._lease.total_seconds())
         if not self._known:
             self._mailbox.post("unknown")
 

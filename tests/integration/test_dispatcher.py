@@ -27,7 +27,7 @@ from hueyctl.engine.dispatcher import BACKSTOP_S, Dispatcher
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.pace import BRIEF_S, LINGER_S
 from hueyctl.engine.queue import RunnerHuey, task_of
-from hueyctl.errors import StoreBusy, StoreFull, StoreReplaced
+from hueyctl.errors import StoreBusy, StoreDamaged, StoreFull, StoreReplaced
 from hueyctl.model.definition import CommandBody, Job, Param, Project, PythonBody, RateLimit, Schedule
 from hueyctl.model.outcome import Returned, Stopped
 from hueyctl.model.run import Message, NewRun, Run, RunState
@@ -309,7 +309,7 @@ def test_idleness_is_told_when_every_thread_waits_and_nothing_is_left(rig: Rig) 
 def test_nothing_is_claimed_after_the_lease_until_it_is_renewed(rig: Rig) -> None:
     """And that is no idleness: a burst would end."""
     (id,) = rig.enqueue()
-    rig.dispatcher.lease_until = time.monotonic()
+    rig.dispatcher.renew(time.monotonic())
     rig.dispatcher.start(rig.open_store())
     rig.thread()
     rig.thread()
@@ -317,9 +317,22 @@ def test_nothing_is_claimed_after_the_lease_until_it_is_renewed(rig: Rig) -> Non
     eventually(lambda: time.monotonic() > began + BACKSTOP_S + 0.2)
     assert rig.run(id).state is RunState.QUEUED
     assert rig.idle_count == 0
-    rig.dispatcher.lease_until = time.monotonic() + 60
+    rig.dispatcher.renew(time.monotonic() + 60)
     rig.wait_for(id, RunState.SUCCEEDED)
     eventually(lambda: rig.idle_count)
+
+
+@pytest.mark.usefixtures("_no_backstop")
+def test_a_lease_that_is_renewed_too_late_is_no_reason_to_wait_any_longer(rig: Rig) -> None:
+    rig.dispatcher.renew(time.monotonic())
+    rig.dispatcher.start(rig.open_store())
+    rig.thread()
+    rig.thread()
+    (id,) = rig.enqueue()
+    eventually(lambda: rig.dispatcher._asleep_until)
+    assert rig.run(id).state is RunState.QUEUED
+    rig.dispatcher.renew(math.inf)
+    rig.wait_for(id, RunState.SUCCEEDED)
 
 
 def test_what_waits_for_its_rate_limit_is_not_forgotten_while_nothing_may_be_claimed(rig: Rig) -> None:
@@ -335,12 +348,11 @@ def test_what_waits_for_its_rate_limit_is_not_forgotten_while_nothing_may_be_cla
     rig.enqueue("again", count=2)
     rig.thread()
     eventually(lambda: rig.dispatcher._throttled)
-    rig.dispatcher.lease_until = time.monotonic()
+    rig.dispatcher.renew(time.monotonic())
     rig.huey.execute(task_of(long))
     rig.thread()
     eventually(lambda: rig.states().count("succeeded") == 2)
-    rig.dispatcher.lease_until = math.inf
-    rig.dispatcher._wake()
+    rig.dispatcher.renew(math.inf)
     eventually(lambda: rig.idle_count)
     assert rig.states() == ["succeeded"] * 3
 
@@ -594,6 +606,51 @@ def test_what_the_store_raises_to_a_thread_ends_the_dispatcher_and_is_never_trie
     assert not rig.threads[0].is_alive()
 
 
+@pytest.mark.usefixtures("_no_backstop")
+def test_nothing_is_claimed_after_the_store_has_failed(rig: Rig) -> None:
+    """It would be lost with this worker, although none of it had begun."""
+    asked: list[str] = []
+    failing = threading.Event()
+
+    class Fair:
+        """Whoever waits for the role has it before the one who lets go of it can take it again."""
+
+        def __init__(self) -> None:
+            self.lock = threading.Lock()
+
+        def __enter__(self) -> None:
+            self.lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self.lock.release()
+            if failing.is_set():
+                threading.Event().wait(0.2)
+
+    class Failing(SqliteStore):
+        def exchange(self, settlements: Any, want: Any, **options: Any) -> Any:
+            if failing.is_set():
+                asked.append(threading.current_thread().name)
+                # One of Huey's threads waits for its turn when this one fails.
+                eventually(lambda: rig.dispatcher._lined_up)
+                raise StoreDamaged("it is damaged")
+            return super().exchange(settlements, want, **options)
+
+    rig.store_class = Failing
+    rig.dispatcher._role = Fair()  # type: ignore[assignment]  # it has what of a lock is used
+    rig.enqueue()
+    rig.dispatcher.start(rig.open_store())
+    first = rig.take()
+    rig.thread()
+    rig.falls_asleep()
+    failing.set()
+    rig.enqueue(count=2)
+    eventually(lambda: asked)
+    rig.dispatcher.ended(first)
+    rig.thread()
+    assert rig.has_ended.wait(10)
+    assert asked == ["Dispatcher"]
+
+
 def test_a_store_that_takes_nothing_from_a_thread_is_asked_again_by_the_dispatcher(rig: Rig) -> None:
     tries: list[str] = []
 
@@ -776,7 +833,7 @@ def test_what_ends_while_the_store_takes_nothing_is_brought_in_when_it_does(rig:
         def exchange(self, settlements: Any, want: Any, **options: Any) -> Any:
             if settlements or not locked.is_set():
                 return super().exchange(settlements, want, **options)
-            rig.dispatcher.lease_until = time.monotonic()
+            rig.dispatcher.renew(time.monotonic())
             refused.set()
             raise StoreBusy("locked")
 

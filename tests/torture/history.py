@@ -74,7 +74,8 @@ class History:
     `never_started`: runs whose revocation was confirmed before any worker was there. `pruned`: the states whose runs
     may be gone, since the retention was short. `periods_ms`: the schedules, each a grid from 1970 on, of which every
     slot after `watched_from` up to `watched_until` was to be decided. `after`: the jobs that are steps, each with those
-    of the same pipeline that must have succeeded before it may begin.
+    of the same pipeline that must have succeeded before it may begin. `limits_of`: by run, a key and how many attempts
+    of runs with this key may be under way at a time.
     """
 
     accepted: list[str] = field(default_factory=list)
@@ -90,6 +91,7 @@ class History:
     watched_from: datetime | None = None
     watched_until: datetime | None = None
     after: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    limits_of: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
 @dataclass
@@ -113,6 +115,7 @@ def check(history: History) -> list[str]:
         *_states_agree(history, told),
         *_executions(history, told),
         *_no_overlap(history.marks),
+        *_no_crowd(history),
         *_revoked_never_ran(history, told),
         *_pipelines(history, told),
         *_slots_once(history),
@@ -263,6 +266,22 @@ def _no_overlap(marks: Iterable[Mark]) -> Iterator[str]:
         if mark.attempt < newest.get(mark.run, 0):
             yield f"B: {mark.run}: attempt {mark.attempt} still ran ({mark.kind}) when {newest[mark.run]} had begun"
         newest[mark.run] = max(mark.attempt, newest.get(mark.run, 0))
+
+
+def _no_crowd(history: History) -> Iterator[str]:
+    """No more attempts than allowed were under way at a time, each from its first mark to its last."""
+    spans: dict[str, dict[tuple[str, int], list[int]]] = defaultdict(lambda: defaultdict(list))
+    most: dict[str, int] = {}
+    for at, mark in enumerate(history.marks):
+        if mark.run in history.limits_of:
+            key, most[key] = history.limits_of[mark.run]
+            spans[key][mark.run, mark.attempt].append(at)
+    for key, attempts in spans.items():
+        for (run, attempt), seen in attempts.items():
+            beside = [other for other, its in attempts.items() if its[0] <= seen[0] <= its[-1]]
+            if len(beside) > most[key]:
+                others = ", ".join(f"attempt {number} of {id}" for id, number in beside if id != run)
+                yield f"B: {key}: attempt {attempt} of {run} began beside {others}; {most[key]} may be under way"
 
 
 def _revoked_never_ran(history: History, told: Mapping[str, Told]) -> Iterator[str]:

@@ -1,10 +1,10 @@
 """One round of torture: real processes, all at it at once, of which some die, fail or stall at one chosen point.
 
-A round has two enqueuers, one who revokes and retries, three schedules, two workers (a third comes later, with a job
-that only it defines) and a reaper who kills workers and starts others; where processes stall, he also stops one for
-longer than its lease. On a store that has an address, every other worker is in another folder, with its own locks, as
-if it were on another machine, and the server may have outages. When the storm is over, workers without failpoints
-finish what is left, and what was seen from outside becomes a `history.History`.
+A round has two enqueuers, one who revokes, retries, pauses and resumes, three schedules, two workers (a third comes
+later, with a job that only it defines) and a reaper who reloads and kills workers and starts others; where processes
+stall, he also stops one for longer than its lease. On a store that has an address, every other worker is in another
+folder, with its own locks, as if it were on another machine, and the server may have outages. When the storm is over,
+workers without failpoints finish what is left, and what was seen from outside becomes a `history.History`.
 """
 
 from __future__ import annotations
@@ -85,6 +85,16 @@ params = {{ payload = "" }}
 python = "body:slow"
 params = {{ seconds = 0 }}
 
+[jobs.locked]
+python = "body:slow"
+params = {{ seconds = 0.05, door = 1 }}
+lock = "door-{{door}}"
+
+[jobs.narrow]
+python = "body:slow"
+params = {{ seconds = 0.05 }}
+max_concurrent = {narrow}
+
 [jobs.once]
 python = "body:slow"
 params = {{ seconds = 0.1 }}
@@ -135,6 +145,7 @@ catch_up = "latest"
 """
 PERIODS_MS = {"steady": 500, "skipping": 400, "lining": 900}
 # Only the worker that comes later, and the last one, define this: until then its runs are held.
+NARROW = 2  # runs of that job at a time
 LATER = """
 [jobs.later]
 python = "body:slow"
@@ -156,7 +167,7 @@ def tiny():
     mark("start")
     mark("end")
 
-def slow(seconds):
+def slow(seconds, door=0):
     mark("start")
     ends_at = time.monotonic() + seconds
     while time.monotonic() < ends_at:
@@ -266,6 +277,7 @@ class _Storm:
             store=f"store = {json.dumps(plan.store)}" if plan.store else "",
             concurrency=CONCURRENCY,
             lease_s=LEASE_S,
+            narrow=NARROW,
             keep="1" if prunes else '"7d"',
         )
         self.places = [folder]
@@ -326,11 +338,16 @@ class _Storm:
 
     def _enqueue(self, dice: random.Random) -> None:
         # Who is taken for dead after its lease can't stop its threads: docs/reliability.md says so.
-        jobs = ["quick", "slow", "flaky", "once", "later", "chain"] + ["tiny"] * (0 if self.stalls else 2)
+        jobs = ["quick", "slow", "flaky", "once", "later", "chain", "narrow", "locked", "locked"]
+        jobs += ["tiny"] * (0 if self.stalls else 2)
         if dice.random() < 0.1 or (self._aims_at("checkpoint") and dice.random() < 0.7):
             self._enqueue_lines([self._line("fat", payload="x" * 100_000)] * 30, dice)
         elif dice.random() < 0.5:
-            lines = [self._line(dice.choice(jobs), delay=dice.random() < 0.2) for _ in range(dice.randint(2, 8))]
+            chosen = dice.choices(jobs, k=dice.randint(2, 8))
+            doors = [{"door": dice.choice([1, 2])} if job == "locked" else {} for job in chosen]
+            lines = [
+                self._line(job, delay=dice.random() < 0.2, **params) for job, params in zip(chosen, doors, strict=True)
+            ]
             self._enqueue_lines(lines, dice)
         else:
             job = dice.choice(jobs)
@@ -352,6 +369,9 @@ class _Storm:
         return ids
 
     def _change(self, dice: random.Random, turn: int) -> None:
+        if turn % 6 == 5:
+            self._cli("pause", "--job", "narrow", dice=dice)
+            self._cli("resume", "--job", "narrow")
         with self.lock:
             never = set(self.history.never_started)
             known = [id for id in self.history.accepted[-40:] if id not in never]
@@ -430,6 +450,7 @@ class _Storm:
         third_at = start + self.plan.seconds * 0.5
         kill_at = start + self.plan.seconds * self.dice.uniform(0.3, 0.6)
         kill = self._aims_at("rescue") or self.dice.random() < 0.5
+        reload_at = start + self.dice.uniform(0.3, 1.5)
         stop_at = start + self.plan.seconds * self.dice.uniform(0.2, 0.5) if self.stalls else None
         stopped: tuple[_Worker, float] | None = None
         while (now := time.monotonic()) < ends_at or stopped or now < ends_at + self._extra_s():
@@ -442,6 +463,9 @@ class _Storm:
             if third_at and now >= third_at and (not self._aims_at("release") or self._something_is_held()):
                 third_at = 0.0
                 running.append(self._start_worker(file="all.toml"))
+            if now >= reload_at:
+                reload_at = now + self.dice.uniform(0.3, 1.5)
+                self._reload(self.dice.choice(running))
             if stop_at and now >= stop_at:
                 stop_at, stopped = None, (running[1], now + LEASE_S * self.dice.uniform(1.3, 2.0))
                 self._enqueue_lines([self._line("slow", seconds=1.0)] * 2 * CONCURRENCY)
@@ -506,6 +530,10 @@ class _Storm:
     def _aims_at(self, step: str) -> bool:
         return any(point.partition(".")[0] == step for point in self.plan.points)
 
+    def _reload(self, worker: _Worker) -> None:
+        if " online: " in worker.said and worker.process.poll() is None:  # before, nothing heeds the signal yet
+            worker.process.send_signal(signal.SIGHUP)
+
     def _stop(self, worker: _Worker) -> None:
         if worker.process.poll() is None:
             worker.process.send_signal(signal.SIGSTOP)
@@ -533,6 +561,7 @@ class _Storm:
 
     def _drain(self) -> None:
         """Let a worker without failpoints do what is left."""
+        self._cli("resume", "--job", "narrow")  # the last one may have come to a server that was away
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             self.history.watched_until = datetime.now(UTC)
@@ -552,6 +581,11 @@ class _Storm:
     def _observe(self) -> None:
         history = self.history
         history.runs += self._runs()
+        for run in history.runs:
+            if run.get("job") == "locked":
+                history.limits_of[run["id"]] = f"door {run['params']['door']}", 1
+            elif run.get("job") == "narrow":
+                history.limits_of[run["id"]] = "narrow", NARROW
         events = self._cli("events", "--json", "-n", "1000000").stdout
         history.events += [json.loads(line) for line in events.splitlines()]
         marks = self.folder / "marks"

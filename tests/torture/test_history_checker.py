@@ -262,6 +262,10 @@ FALSE: dict[str, tuple[str, Callable[[History], None]]] = {
         "E: no complete leads a pipeline from waiting to succeeded",
         both(*(change(f"whole {each} -", state="waiting") for each in ("executing running", "retried running"))),
     ),
+    "more at a time than may be": (
+        "B: door: attempt 1 of flaky began beside attempt 1 of lost; 1 may be under way",
+        limit(limits_of={"lost": ("door", 1), "flaky": ("door", 1)}),
+    ),
     "a loss without a cause": ("B: lost was lost 1 times by worker w1, which died 0 times", limit(deaths={})),
     "more losses than a death explains": ("B: worker w1 lost 1 attempts; its deaths explain 0", limit(concurrency=0)),
 }
@@ -270,6 +274,12 @@ FALSE: dict[str, tuple[str, Callable[[History], None]]] = {
 def test_the_true_history_has_nothing_false_in_it() -> None:
     assert check(true_history()) == []
     assert extra_executions(true_history()) == 1
+
+
+def test_what_may_be_beside_each_other_or_comes_after_the_other_is_true() -> None:
+    history = true_history()
+    history.limits_of = {"lost": ("door", 2), "flaky": ("door", 2), "held": ("wall", 1), "slot": ("wall", 1)}
+    assert check(history) == []
 
 
 @pytest.mark.parametrize("name", FALSE)
