@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hueyctl import config
+from hueyctl.app.check import check
 from hueyctl.app.checkup import Check, ok, problem, warning
 from hueyctl.app.doctor_ground import ground, ground_of_output
 from hueyctl.app.doctor_work import work
@@ -40,8 +41,10 @@ def doctor(file: Path | None, *, cwd: Path, environ: Mapping[str, str], full: bo
     else:
         known = project
         yield ok("file", f"{project.path}: {len(project.jobs)} jobs")
-    place = Place.of(known.store, known.dir)
     yield from _of_file(known.path)
+    if project is not None:
+        yield from _of_what_it_names(project, environ)
+    place = Place.of(known.store, known.dir)
     if place.address is not None:
         from hueyctl.app.doctor_server import store_on_server
 
@@ -63,6 +66,15 @@ def _of_file(path: Path) -> Iterator[Check]:
             f"{path} can be written by every user of this machine, who can so run anything as you",
             f"chmod o-w {path}",
         )
+
+
+def _of_what_it_names(project: Project, environ: Mapping[str, str]) -> Iterator[Check]:
+    """What `hueyctl check` finds beyond the file: programs, functions, folders, doubtful schedules."""
+    found = check(project, environ=environ)
+    for line in found.problems:
+        yield problem("file", line, "correct it: its runs fail")
+    for line in found.warnings:
+        yield warning("file", line, "correct it, unless it is right where the workers run")
 
 
 def _of_store(place: Place, project: Project | None, *, full: bool, now: datetime) -> Iterator[Check]:

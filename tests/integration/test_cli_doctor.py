@@ -121,6 +121,16 @@ def test_a_wrong_file_is_a_finding_and_its_store_is_looked_at(shell: Shell) -> N
     assert [each["name"] for each in doctor(shell, code=1)] == ["file"]
 
 
+def test_what_jobs_name_is_looked_at_as_check_does(shell: Shell) -> None:
+    """A function that can't be imported fails each run; a program may be there where the workers run."""
+    shell.write(JOBS + '[jobs.gone]\ncommand = ["nosuchprogram"]\n[jobs.bad]\npython = "nosuchmodule:f"\n')
+    found = [check for check in doctor(shell, code=1) if check["name"] == "file"]
+    assert [check["state"] for check in found] == ["ok", "problem", "warning"]
+    assert "nosuchmodule" in found[1]["found"]
+    assert 'there is no program "nosuchprogram" here' in found[2]["found"]
+    assert all(check["hint"] for check in found[1:])
+
+
 def test_a_file_that_everybody_can_write_is_a_problem(shell: Shell) -> None:
     (shell.dir / "jobs.toml").chmod(0o666)
     assert "chmod o-w" in only(doctor(shell, code=1), "file", "problem")
