@@ -5,7 +5,7 @@
 #   make lint    ruff, mypy --strict, import-linter
 #   make bench   the README's ratios, measured here and now
 #   make torture    kill, fail and stall it at every step, and check its promises (ARGS="--points claim"; all: some 15 minutes)
-#                ARGS="--postgres": on PostgreSQL, with workers as on two machines; ARGS="--outages": on a server that fails
+#                ARGS="--postgres": on PostgreSQL, with workers as on two machines; ARGS="--outages server" (or disk)
 #   make contract   what every store must keep to, with all that is drawn by chance (two minutes)
 #   make soak    200,000 runs with a retention of seconds: does the store stay small? (some minutes)
 #   make powercut   cut the power at a thousand random moments (ARGS="--cuts 200 --seed 7"), some minutes

@@ -7,6 +7,7 @@ retry, final) and nothing else; secrets are masked in every text that is stored.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import sys
@@ -47,6 +48,9 @@ from hueyctl.storage.store import Claim
 
 # Of each stream, where it is to be seen from other machines too.
 KEPT_MAX = 64 * 1024
+# How long an attempt waits for a full disk to take what it is handed, and between tries.
+SPACE_PATIENCE_S = 30.0
+SPACE_PAUSE_S = 0.5
 
 
 class JobFailed(Exception):
@@ -111,7 +115,11 @@ class Attempt:
     def perform(self) -> None:
         """Run the body to its end, and say by returning or raising what Huey is to make of it."""
         began = time.monotonic()
-        outcome = self._outcome()
+        try:
+            outcome = self._outcome()
+        except Exception as exc:  # the worker has too many files open, say, or there is a bug of ours
+            self.outcome = Raised(f"hueyctl couldn't run it: {type(exc).__name__}: {exc}")
+            raise
         self.outcome, self.took_s = outcome, time.monotonic() - began
         match outcome:
             case Returned():
@@ -161,7 +169,8 @@ class Attempt:
         return ended.outcome
 
     def _hand_over(self, spec: AttemptSpec) -> None:
-        """Write what the attempt is handed to the file in which its body looks for it."""
+        """Write what the attempt is handed to the file in which its body looks for it. On a full disk it is waited for
+        space: that is not the job's fault."""
         inputs, jobs = self.claim.inputs, self.definitions.project.jobs
         if isinstance(spec.body, PythonSpec) and spec.body.input is not None:
             path, data = spec.body.input, as_json(inputs, jobs)
@@ -169,9 +178,17 @@ class Attempt:
             path, data = spec.stdin, as_stdin(inputs, jobs)
         else:
             return
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(data)
+        patient_until = min(time.monotonic() + SPACE_PATIENCE_S, self._start_by)
+        while True:
+            try:
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+                    file.write(data)
+                return
+            except OSError as exc:
+                if exc.errno not in {errno.ENOSPC, errno.EDQUOT} or time.monotonic() >= patient_until:
+                    raise
+            time.sleep(SPACE_PAUSE_S)
 
     def _take_away(self, spec: AttemptSpec) -> None:
         if self.claim.inputs:

@@ -17,6 +17,7 @@ from hueyctl.storage.store import Store
 
 BEATS_PER_LEASE = 3
 LONGEST_PAUSE_S = 10.0
+FULL_PAUSE_S = 1.0  # between tries while the disk is full
 
 
 def pause_between_beats(lease: timedelta) -> float:
@@ -50,6 +51,7 @@ class Heart(Periodic):
         self._worker, self._tick, self._renewed, self._running = worker, tick, renewed, running
         self._declared_dead, self._log = declared_dead, log
         self._missed = False
+        self._usual_pause_s = self.pause_s
 
     def turn(self, store: Store) -> None:
         """Beat, and tell the guard that this worker lives, wherever it may still do so."""
@@ -57,15 +59,20 @@ class Heart(Periodic):
         try:
             present = store.beat(self._worker, running=self._running(), now=datetime.now(UTC))
         except (StoreBusy, StoreFull, StoreUncertain) as exc:
-            self._log.warning(f"no heartbeat: {exc}")
+            if not self._missed:
+                self._log.warning(f"no heartbeat: {exc}")
             self._missed = True
             if not isinstance(exc, StoreUnreachable | StoreUncertain):
                 # Where nobody can write, nobody can find this worker silent either: its bodies may go on. Where it is
                 # cut off from a server, others may: then the guard must end them before its runs are given back.
                 self._tick()
-            if not isinstance(exc, StoreFull):
-                self.wake()  # others may write in between: the next try must not come a pause later than theirs
+            # Others may write in between: the next try must not come a pause later than theirs.
+            if isinstance(exc, StoreFull):
+                self.pause_s = min(self._usual_pause_s, FULL_PAUSE_S)  # at once, it would be full still
+            else:
+                self.wake()
             return
+        self.pause_s = self._usual_pause_s
         if self._missed:
             self._missed = False
             self._log.info("the store is there again")

@@ -10,6 +10,7 @@ Promises:
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -38,20 +39,24 @@ ORPHANS_EVERY_S = 86_400.0  # few are ever there, and looking for them takes a l
 class BeatWatch:
     """Tells which workers' beats have stood still for their whole lease, by one monotonic clock.
 
-    `observe` is called after each time that the store could be written; of a longer gap between two calls only the
-    usual pause counts: in the rest of it this process didn't run, or nobody could write, and so nobody could beat.
+    Only time in which the worker `own`, whose process this is, has beaten counts, and of a longer gap no more than the
+    usual pause: in the rest of it this process didn't run, or nobody could beat (the store was locked, its disk full).
     """
 
-    def __init__(self, pause_s: float) -> None:
+    def __init__(self, own: str, pause_s: float) -> None:
+        self._own = own
         self._longest_s = 1.2 * pause_s
         self._seen: dict[str, tuple[int, float]] = {}
         self._heard: set[str] = set()
-        self._last: float | None = None
+        self._last: tuple[int, float] | None = None
 
     def observe(self, workers: Sequence[Worker], now: float) -> list[Worker]:
-        """The workers among these that are out of their lease at `now` (monotonic seconds)."""
-        passed = 0.0 if self._last is None else min(now - self._last, self._longest_s)
-        self._last = now
+        """The workers among all of these that are out of their lease at `now` (monotonic seconds)."""
+        beat = next((worker.beat for worker in workers if worker.id == self._own), None)
+        if beat is None or (self._last is not None and beat == self._last[0]):
+            return []
+        passed = 0.0 if self._last is None else min(now - self._last[1], self._longest_s)
+        self._last = beat, now
         silent = []
         seen = {}
         for worker in workers:
@@ -60,7 +65,7 @@ class BeatWatch:
                 self._heard.add(worker.id)
             still_s = known[1] + passed if known is not None and known[0] == worker.beat else 0.0
             seen[worker.id] = (worker.beat, still_s)
-            if still_s >= worker.lease_s:
+            if still_s >= worker.lease_s and worker.id != self._own:
                 silent.append(worker)
         self._seen = seen
         return silent
@@ -85,7 +90,7 @@ class Keeper(Periodic):
         pause_s = pause_between_beats(definitions().project.worker.lease)
         super().__init__("Keeper", pause_s=pause_s, ended=ended)
         self._worker, self._place, self._definitions, self._log = worker, place, definitions, log
-        self._watch = BeatWatch(pause_s)
+        self._watch = BeatWatch(worker, pause_s)
         self.has_looked = False  # at all others, once at least: what the dead had left is back in the queue
         self._usual_pause_s = pause_s
         self._maintenance: HeldLock | None = None
@@ -93,11 +98,13 @@ class Keeper(Periodic):
         self._orphans_at = time.monotonic()
 
     def turn(self, store: Store) -> None:
-        try:
-            self._rescue(store)
-            self._maintain(store)
-        except (StoreBusy, StoreFull, StoreUncertain) as exc:  # all of it can be done again
-            self._log.warning(f"upkeep has to wait: {exc}")
+        for what in (self._rescue, self._tidy, self._shorten_log):
+            try:
+                what(store)
+            except (StoreBusy, StoreFull, StoreUncertain) as exc:  # all of it can be done again
+                self._log.warning(f"upkeep has to wait: {exc}")
+                if not isinstance(exc, StoreFull):  # it may be the log that fills the disk
+                    return
 
     def stop(self) -> None:
         super().stop()
@@ -112,8 +119,7 @@ class Keeper(Periodic):
         served = served_by([worker for worker in workers if worker.id not in dead])
         hooks = self._definitions().hooks
         changed = store.sweep(served=served, now=datetime.now(UTC), hooks=hooks)
-        # The sweep could write, so the others could beat.
-        silent = {worker.id: worker for worker in self._watch.observe(others, time.monotonic())}
+        silent = {worker.id: worker for worker in self._watch.observe(workers, time.monotonic())}
         for id, worker in silent.items():
             dead.setdefault(id, f"no heartbeat for {worker.lease_s:g} s")
         for id, cause in dead.items():
@@ -164,26 +170,35 @@ class Keeper(Periodic):
                 if nobody_holds(self._place, id):
                     clear(self._place, id)
 
-    def _maintain(self, store: Store) -> None:
+    def _is_maintainer(self) -> bool:
         if self._maintenance is None:
             self._maintenance = hold(self._place.maintenance_lock)
-        if self._maintenance is None:
-            return
-        if not self._tidy(store, time.monotonic() + TIDY_S):
-            self.wake()
-        if self._wal_bytes() > WAL_MAX_BYTES:
+        return self._maintenance is not None
+
+    def _shorten_log(self, store: Store) -> None:
+        """Where it is large, or larger than what is left of its disk: of many versions of a page one stays."""
+        if self._is_maintainer() and self._wal_bytes() > min(WAL_MAX_BYTES, self._free_bytes()):
             store.checkpoint()
 
-    def _tidy(self, store: Store, deadline: float) -> bool:
-        """Delete what is to be deleted; False: time was up before all was."""
-        now = datetime.now(UTC)
+    def _tidy(self, store: Store) -> None:
+        """Delete what is to be deleted, for a while: the rest at once, in another turn."""
+        if not self._is_maintainer():
+            return
+        now, deadline = datetime.now(UTC), time.monotonic() + TIDY_S
         if time.monotonic() >= self._orphans_at:
             self._orphans_at = time.monotonic() + ORPHANS_EVERY_S
             self._orphans = orphan_steps(store, self._place, now=now)
         for _ in chain(prune_steps(store, self._place, self._definitions().project.retention, now=now), self._orphans):
             if self.stopping or time.monotonic() >= deadline:
-                return False
-        return True
+                self.wake()
+                return
+
+    def _free_bytes(self) -> float:
+        try:
+            found = os.statvfs(self._place.dir)
+        except OSError:
+            return math.inf
+        return found.f_bavail * found.f_frsize
 
     def _wal_bytes(self) -> int:
         try:

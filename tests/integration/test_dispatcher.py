@@ -606,6 +606,16 @@ def test_what_the_store_raises_to_a_thread_ends_the_dispatcher_and_is_never_trie
     assert not rig.threads[0].is_alive()
 
 
+def test_an_attempt_that_the_worker_itself_could_not_run_says_so(rig: Rig) -> None:
+    """There is no guard here. Without its cause it would be taken for one that its worker gave back as it ended."""
+    new = NewRun(id=str(uuid.uuid4()), job="program", message=Message())
+    rig.store.accept([new], by="test", now=datetime.now(UTC))
+    rig.dispatcher.start(rig.open_store())
+    rig.thread()
+    failed = rig.wait_for(new.id, RunState.FAILED)
+    assert failed.reason == "hueyctl couldn't run it: AssertionError: nothing here runs in a process"
+
+
 @pytest.mark.usefixtures("_no_backstop")
 def test_nothing_is_claimed_after_the_store_has_failed(rig: Rig) -> None:
     """It would be lost with this worker, although none of it had begun."""

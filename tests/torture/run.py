@@ -15,18 +15,20 @@ import itertools
 import random
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 
 from history import check, extra_executions  # noqa: E402 - found in the folders that the line above adds
 from postgres_server import PostgresServer  # noqa: E402
-from storm import CLIENT_STEPS, LEASE_S, ROOT, UPKEEP_STEPS, Plan, Round, play  # noqa: E402
+from storm import CLIENT_STEPS, LEASE_S, ROOT, UPKEEP_STEPS, Outage, Plan, Round, play  # noqa: E402
 
 from hueyctl.failpoints import POINTS  # noqa: E402
 
@@ -48,28 +50,71 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--points", default="", help="only these, with commas: points (claim.after) or steps (claim)")
     parser.add_argument("--actions", default=",".join(ACTIONS), help="only these (default: kill,error,stall)")
     parser.add_argument("--postgres", action="store_true", help="on PostgreSQL, with workers as on two machines")
-    parser.add_argument("--outages", action="store_true", help="on a server that crashes and restarts all the time")
+    parser.add_argument(
+        "--outages", choices=["server", "disk"], help="no failpoints, but a server that fails, or a disk that is full"
+    )
     given = parser.parse_args(arguments)
     wanted = [name for name in given.points.split(",") if name]
     points = [point for point in POINTS if not wanted or point in wanted or point.partition(".")[0] in wanted]
     actions = [action for action in ACTIONS if action in given.actions.split(",")]
     if not points or not actions:
         parser.error(f"no such points or actions; points are {', '.join(POINTS)}")
+    if given.outages == "disk":
+        return outages(given, on_small_disk)
     if given.outages:
         with contextlib.closing(PostgresServer()) as server:
-            return outages(given, server)
+            return outages(given, functools.partial(on_server, server, failing=True))
     if given.postgres:
         points = [point for point in points if not point.startswith("checkpoint")]  # the server makes its own
     pairs = list(itertools.product(points, actions))
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(contextlib.closing(PostgresServer())) if given.postgres else None
-        return torture(pairs, given, server)
+        ground: Place = on_file
+        if given.postgres:
+            ground = functools.partial(on_server, stack.enter_context(contextlib.closing(PostgresServer())))
+        return torture(pairs, given, ground)
 
 
-def torture(pairs: Sequence[Pair], given: argparse.Namespace, server: PostgresServer | None) -> int:
-    """Play as `given` says, on a database of this server for each round, where there is one."""
+class Ground(NamedTuple):
+    """What a round is played on: the address of its store ("": a file), and what befalls that."""
+
+    store: str = ""
+    outage: Outage | None = None
+
+
+Place = Callable[[Path], contextlib.AbstractContextManager[Ground]]
+"""Makes the ground for a round in that folder."""
+
+
+@contextlib.contextmanager
+def on_file(folder: Path) -> Iterator[Ground]:
+    """A file in the folder."""
+    yield Ground()
+
+
+@contextlib.contextmanager
+def on_server(server: PostgresServer, folder: Path, *, failing: bool = False) -> Iterator[Ground]:
+    """A database of this server."""
+    name = server.new_database()
+    yield Ground(server.address(name), functools.partial(befall, server, name) if failing else None)
+    server.drop_database(name)
+
+
+@contextlib.contextmanager
+def on_small_disk(folder: Path) -> Iterator[Ground]:
+    """A file on a disk of its own, which is full now and then. Linux, as root."""
+    disk = folder / ".hueyctl"
+    disk.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "tmpfs", disk], check=True)
+    try:
+        yield Ground(outage=functools.partial(fill, disk))
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def torture(pairs: Sequence[Pair], given: argparse.Namespace, place: Place) -> int:
+    """Play as `given` says."""
     ends_at = time.monotonic() + given.minutes * 60
-    sums = Sums(pairs, server)
+    sums = Sums(pairs, place)
     seeds = itertools.count(given.seed)
     for seed in itertools.islice(seeds, given.seeds or None):
         for plan in plans(pairs, seed):
@@ -85,10 +130,10 @@ def torture(pairs: Sequence[Pair], given: argparse.Namespace, server: PostgresSe
     return sums.exit_code()
 
 
-def outages(given: argparse.Namespace, server: PostgresServer) -> int:
-    """Play rounds in which nothing but the server fails, until the time is up."""
+def outages(given: argparse.Namespace, place: Place) -> int:
+    """Play rounds in which nothing but the store's ground fails, until the time is up."""
     ends_at = time.monotonic() + given.minutes * 60
-    sums = Sums([], server, with_outages=True)
+    sums = Sums([], place)
     for seed in itertools.count(given.seed):
         sums.play(Plan({}, seed, seconds=10.0))
         if time.monotonic() >= ends_at:
@@ -108,6 +153,16 @@ def befall(server: PostgresServer, name: str, dice: random.Random) -> None:
         server.start()
 
 
+def fill(disk: Path, dice: random.Random) -> None:
+    """Leave no byte on this disk for a moment, or for longer than a lease."""
+    filler = disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(65536)):
+            pass
+    time.sleep(dice.choice([0.1, 0.5, 0.5 * LEASE_S, 1.3 * LEASE_S]))
+    filler.unlink(missing_ok=True)
+
+
 def plans(pairs: Sequence[Pair], seed: int) -> Iterator[Plan]:
     """Every point with its action, each time in another order."""
     dice = random.Random(seed)
@@ -125,10 +180,8 @@ def plans(pairs: Sequence[Pair], seed: int) -> Iterator[Plan]:
 class Sums:
     """What all rounds together came to; `pairs` are the points and actions that were to be played."""
 
-    def __init__(
-        self, pairs: Sequence[Pair], server: PostgresServer | None = None, *, with_outages: bool = False
-    ) -> None:
-        self.pairs, self.server, self.with_outages = pairs, server, with_outages
+    def __init__(self, pairs: Sequence[Pair], place: Place = on_file) -> None:
+        self.pairs, self.place = pairs, place
         self.rounds = self.kills = self.outages = self.runs = self.slots = self.attempts = self.extra = self.events = (
             self.false
         ) = 0
@@ -139,23 +192,13 @@ class Sums:
 
     def play(self, plan: Plan) -> None:
         """Play a round, count it, and say what came of it."""
-        with tempfile.TemporaryDirectory(prefix="hueyctl-torture-") as folder, self._database() as name:
-            outage = None
-            if self.server:
-                plan = dataclasses.replace(plan, store=self.server.address(name))
-                outage = functools.partial(befall, self.server, name) if self.with_outages else None
-            false = self.add(play(plan, Path(folder), outage))
+        with tempfile.TemporaryDirectory(prefix="hueyctl-torture-") as folder, self.place(Path(folder)) as ground:
+            plan = dataclasses.replace(plan, store=ground.store)
+            false = self.add(play(plan, Path(folder), ground.outage))
             said = f"{len(false)} promises broken" if false else "ok"
             print(f"{self.rounds:4}  {plan}: {self.last}, {said}", flush=True)
             if false:
                 keep(plan, false, Path(folder), self.rounds)
-
-    @contextlib.contextmanager
-    def _database(self) -> Iterator[str]:
-        name = self.server.new_database() if self.server else ""
-        yield name
-        if self.server:
-            self.server.drop_database(name)
 
     def add(self, played: Round) -> list[str]:
         """Count a round; what is false in it."""

@@ -239,7 +239,7 @@ class _Worker:
 
 
 Outage = Callable[[random.Random], object]
-"""Something that befalls the server of the store, and is over when it returns."""
+"""Something that befalls what the store is on, its server or its disk, and is over when it returns."""
 
 
 def play(plan: Plan, folder: Path, outage: Outage | None = None) -> Round:
@@ -297,7 +297,7 @@ class _Storm:
         # Before all others: there is to be something to retry from the start.
         self._cli("enqueue", "flaky", "failures=9", "--priority", "9")
         clients = [threading.Thread(target=self._client, args=(seed,)) for seed in range(3)]
-        clients += [threading.Thread(target=self._break_the_server)] if self.outage else []
+        clients += [threading.Thread(target=self._have_outages)] if self.outage else []
         ends_at = time.monotonic() + self.plan.seconds
         running = [self._start_worker() for _ in range(2)]
         for client in clients:
@@ -435,9 +435,9 @@ class _Storm:
             raise AssertionError(f"hueyctl {' '.join(words)} exited with {process.returncode}:\n{err}")
         return subprocess.CompletedProcess(words, process.returncode, out, err)
 
-    def _break_the_server(self) -> None:
+    def _have_outages(self) -> None:
         assert self.outage
-        dice = random.Random(f"{self.plan} server")
+        dice = random.Random(f"{self.plan} outages")
         while not self.over.wait(dice.uniform(0.1, 1.0)):
             self.outage(dice)
             self.outages += 1
@@ -598,7 +598,8 @@ class _Storm:
             self.fired.update(fired)
             deaths = worker.killed + worker.stopped + len(SILENT.findall(worker.said))
             deaths += 0 if self.harmless else len(fired)
-            if self.outages or "gave no sign of life" in worker.said:
+            # Cut off from a server it lets its guard end what it runs.
+            if (self.outages and self.plan.store) or "gave no sign of life" in worker.said:
                 deaths += len(GUARD_ENDED.findall(worker.said))
             id = by_pid.get(worker.process.pid)
             if id is not None and deaths:

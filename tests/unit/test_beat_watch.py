@@ -35,16 +35,17 @@ def worker(
 
 
 def test_who_has_beaten_since_it_was_seen_first_is_heard_of() -> None:
-    watch = BeatWatch(pause_s=10.0)
-    for time, beat, heard in ((0.0, 7, False), (10.0, 7, False), (20.0, 8, True), (30.0, 8, True)):
-        watch.observe([worker(beat=beat)], time)
+    watch = BeatWatch("own", pause_s=10.0)
+    for turn, (beat, heard) in enumerate(((7, False), (7, False), (8, True), (8, True))):
+        watch.observe([worker("own", turn), worker(beat=beat)], 10.0 * turn)
         assert watch.has_heard(worker()) == heard
 
 
-def silent_at(times: list[float], beats: list[int]) -> list[float]:
-    """The moments at which a worker with these beats is found silent."""
-    watch = BeatWatch(pause_s=10.0)
-    return [time for time, beat in zip(times, beats, strict=True) if watch.observe([worker(beat=beat)], time)]
+def silent_at(times: list[float], beats: list[int], own: list[int] | None = None) -> list[float]:
+    """The moments at which a worker with these beats is found silent, by one that beats each time, or like `own`."""
+    watch = BeatWatch("own", pause_s=10.0)
+    turns = zip(times, beats, own or range(len(times)), strict=True)
+    return [time for time, beat, mine in turns if watch.observe([worker(beat=beat), worker("own", mine)], time)]
 
 
 def test_a_worker_is_silent_after_a_whole_lease_without_a_beat() -> None:
@@ -61,12 +62,26 @@ def test_a_gap_in_which_nobody_watched_counts_as_little() -> None:
     assert silent_at([0, 600], [5, 5]) == []
 
 
+def test_time_in_which_the_watcher_could_not_beat_counts_as_little() -> None:
+    """A full disk: it is looked at again and again, and nobody can write."""
+    times = [0.0, 10, 20, 30, 40, 50, 60, 70]
+    assert silent_at(times, [5, 5, 5, 5, 5, 5, 5, 6], own=[1, 1, 1, 1, 1, 1, 2, 3]) == []
+    assert silent_at(times, [5] * 8, own=[1, 1, 1, 1, 2, 3, 4, 5]) == [60, 70]
+
+
+def test_a_watcher_that_nobody_knows_judges_nobody_and_beats_anew() -> None:
+    watch = BeatWatch("own", pause_s=10.0)
+    assert [watch.observe([worker("a")], 10.0 * turn) for turn in range(5)] == [[]] * 5
+    for turn, (beat, silent) in enumerate(((7, []), (8, []), (1, []), (2, [worker("a")]))):
+        assert watch.observe([worker("a"), worker("own", beat)], 50.0 + 10 * turn) == silent
+
+
 def test_a_worker_that_is_seen_anew_has_a_whole_lease() -> None:
-    watch = BeatWatch(pause_s=10.0)
-    for time in (0.0, 10.0, 20.0):
-        watch.observe([worker("a")], time)
-    assert watch.observe([worker("b")], 30.0) == []
-    assert watch.observe([worker("a"), worker("b")], 40.0) == []
+    watch = BeatWatch("own", pause_s=10.0)
+    for turn in range(3):
+        watch.observe([worker("a"), worker("own", turn)], 10.0 * turn)
+    assert watch.observe([worker("b"), worker("own", 3)], 30.0) == []
+    assert watch.observe([worker("a"), worker("b"), worker("own", 4)], 40.0) == []
 
 
 def test_what_is_served_is_told_by_queue() -> None:
