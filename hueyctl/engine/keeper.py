@@ -119,7 +119,12 @@ class Keeper(Periodic):
         served = served_by([worker for worker in workers if worker.id not in dead])
         hooks = self._definitions().hooks
         changed = store.sweep(served=served, now=datetime.now(UTC), hooks=hooks)
-        silent = {worker.id: worker for worker in self._watch.observe(workers, time.monotonic())}
+        silent = {
+            worker.id: worker
+            for worker in self._watch.observe(workers, time.monotonic())
+            # The guard of one of this machine ends before its lease is over, unless it hears from its worker.
+            if not is_of_here(self._place, worker.id) or self._is_dying(worker.id)
+        }
         for id, worker in silent.items():
             dead.setdefault(id, f"no heartbeat for {worker.lease_s:g} s")
         for id, cause in dead.items():

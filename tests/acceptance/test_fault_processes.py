@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from harness import Project, WorkerProcess, eventually
 
+LEASE_S = 2.0
 # Each attempt notes what it finds still running of those before it, and then itself.
 LONG = """
     [worker]
@@ -26,6 +28,14 @@ LONG = """
     wait
     '''
     params = { lost = 1 }
+
+    [jobs.held]
+    script = '''
+    for pid in $(cat pids 2>/dev/null); do readlink "/proc/$pid/exe" >/dev/null && echo "overlap: $pid" >> marks; done
+    echo $$ >> pids
+    echo "attempt $HUEYCTL_ATTEMPT started" >> marks
+    until [ -e go ]; do sleep 0.05; done
+    '''
 
     [jobs.quick]
     script = 'echo "$PARAM_NAME" >> quick'
@@ -86,6 +96,27 @@ def test_what_a_stopped_worker_had_claimed_and_not_begun_is_begun_by_nobody_else
         project.reaches(project.enqueue("quick"), "succeeded")
     assert project.lines("marks") == ["attempt 2 ended"]
     assert ends(project, run) == [(None, "enqueued"), (1, "executing"), (1, "lost"), (2, "executing"), (2, "complete")]
+
+
+def test_a_worker_that_is_frozen_with_its_guard_is_waited_for(project: Project) -> None:
+    """As in a container that is paused: what it runs may go on, and is run by nobody else meanwhile."""
+    project.write(LONG)
+    with project.worker() as frozen:
+        run = project.enqueue("held")
+        eventually(lambda: project.lines("marks") == ["attempt 1 started"])
+        both = frozen.pid, guard_of(frozen, project)
+        for pid in both:
+            os.kill(pid, signal.SIGSTOP)
+        with project.worker() as other:
+            since = time.monotonic()
+            eventually(lambda: time.monotonic() > since + 3 * LEASE_S)
+            project.reaches(project.enqueue("quick"), "succeeded")
+            assert project.history(run) == [(None, "enqueued"), (1, "executing")], other.log
+            for pid in both:
+                os.kill(pid, signal.SIGCONT)
+            (project.dir / "go").touch()
+            project.reaches(run, "succeeded")
+    assert not any("overlap" in line for line in project.lines("marks"))
 
 
 def test_a_guard_killed_alone_takes_its_children_with_it_and_the_worker_goes_on(project: Project) -> None:
