@@ -27,7 +27,7 @@ demo: $(RUNTIME)
 	@$(BIN)/python examples/demo.py
 
 test: $(DEV)
-	$(BIN)/python -m pytest -n 3 --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .

@@ -180,7 +180,7 @@ def test_workers_that_cannot_beat_on_a_full_disk_do_not_take_each_other_for_dead
     with project.worker("-c", "2") as one, project.worker("-c", "2") as other:
         runs = [project.enqueue("gate", f"n={n}") for n in range(4)]
         eventually(lambda: len(project.lines("marks")) == 4)
-        for _ in range(3):
+        for _ in range(2):
             disk.stay_full()
             eventually(lambda: all(map(misses_its_beats, (one, other))))
             full_since = time.monotonic()

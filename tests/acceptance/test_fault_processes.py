@@ -109,7 +109,7 @@ def test_a_worker_that_is_frozen_with_its_guard_is_waited_for(project: Project) 
             os.kill(pid, signal.SIGSTOP)
         with project.worker() as other:
             since = time.monotonic()
-            eventually(lambda: time.monotonic() > since + 3 * LEASE_S)
+            eventually(lambda: time.monotonic() > since + 2 * LEASE_S)
             project.reaches(project.enqueue("quick"), "succeeded")
             assert project.history(run) == [(None, "enqueued"), (1, "executing")], other.log
             for pid in both:

@@ -68,12 +68,12 @@ def test_promises_are_kept_between_machines(tmp_path: Path, postgres_database: s
 def test_promises_are_kept_and_workers_stay_while_the_server_comes_and_goes(tmp_path: Path) -> None:
     with closing(PostgresServer()) as server:
         name = server.new_database()
-        plan = Plan({}, seed=1, seconds=4.0, store=server.address(name))
+        plan = Plan({}, seed=1, seconds=2.0, store=server.address(name))
         played = play(plan, tmp_path, partial(befall, server, name))
     assert check(played.history) == []
     assert played.wrong == []
-    assert len(played.history.accepted) > 5
-    assert played.outages > 2
+    assert len(played.history.accepted) > 1
+    assert played.outages > 1
 
 
 def test_a_torture_in_which_an_action_never_fired_fails() -> None:
