@@ -40,7 +40,7 @@ def doctor(file: Path | None, *, cwd: Path, environ: Mapping[str, str], full: bo
             return
     else:
         known = project
-        yield ok("file", f"{project.path}: {len(project.jobs)} jobs")
+        yield ok("file", f"{project.path}: {len(project.jobs)} job{'' if len(project.jobs) == 1 else 's'}")
     yield from _of_file(known.path)
     if project is not None:
         yield from _of_what_it_names(project, environ)

@@ -389,8 +389,8 @@ class _Guard:
             if attempt.cause is not None or not answer.fit:
                 # What it left in this process or below it must not outlive the attempt.
                 for process in kin.below([child.pid]):
-                    if process.group == child.pid and not process.dead:  # any others become strays
-                        attempt.leaves(process.name)
+                    if not process.dead:
+                        attempt.leaves(process)
                 self._hang_up(child)
                 self._signal(child, signal.SIGKILL)
         if child.channel.hung_up:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 from hueyctl.model.outcome import AnyOutcome, Stopped, TimedOut
 from hueyctl.process.channel import Channel
+from hueyctl.process.kin import Process
 from hueyctl.process.output import CappedFile
 from hueyctl.process.spec import AttemptSpec
 
@@ -53,7 +55,7 @@ class Attempt:
         self.kill_at: float | None = None
         self.outcome: AnyOutcome | None = None
         self.given_up_at = 0.0
-        self._left: dict[str, int] = {}  # how many it left running of each name
+        self._left: dict[tuple[int, int], str] = {}  # what it left running: names by pid and birth
         self.stdout = CappedFile(spec.stdout, spec.output_max)
         self.stderr = CappedFile(spec.stderr, spec.output_max)
 
@@ -62,10 +64,10 @@ class Attempt:
         """Is its end still unknown?"""
         return self.outcome is None
 
-    def leaves(self, name: str) -> None:
-        """A program of this name, which it had started and left running, is being killed."""
+    def leaves(self, process: Process) -> None:
+        """What it had started and left running is being killed; the same may be told again."""
         if self.cause is None:  # otherwise all of it was to be killed
-            self._left[name] = self._left.get(name, 0) + 1
+            self._left[process.pid, process.born] = process.name
 
     @property
     def remarks(self) -> dict[str, str]:
@@ -76,7 +78,8 @@ class Attempt:
         if errors := [f"{name}: {stream.error}" for name, stream in streams if stream.error]:
             remarks["output_error"] = f"not all of its output could be kept ({', '.join(errors)})"
         if self._left:
-            names = [name if count == 1 else f"{name} ({count})" for name, count in self._left.items()]
+            counts = Counter(self._left.values())
+            names = [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
             more = [f"{len(names) - NAMES_MAX} more"] if len(names) > NAMES_MAX else []
             remarks["left_running"] = f"what it left running was killed: {', '.join(names[:NAMES_MAX] + more)}"
         return remarks

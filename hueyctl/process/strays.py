@@ -72,7 +72,7 @@ class Strays:
             process = kin.look(pid)
             if process is not None and not process.dead and len(owners) == 1:
                 for attempt in owners:
-                    attempt.leaves(process.name)
+                    attempt.leaves(process)
         kin.signal_pid(pid, signal.SIGKILL)
 
     def _owners_of(self, pid: int, attempts: Collection[Attempt]) -> set[Attempt]:
