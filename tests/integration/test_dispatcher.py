@@ -329,7 +329,7 @@ def test_a_lease_that_is_renewed_too_late_is_no_reason_to_wait_any_longer(rig: R
     rig.thread()
     rig.thread()
     (id,) = rig.enqueue()
-    eventually(lambda: rig.dispatcher._asleep_until)
+    rig.falls_asleep()
     assert rig.run(id).state is RunState.QUEUED
     rig.dispatcher.renew(math.inf)
     rig.wait_for(id, RunState.SUCCEEDED)
