@@ -421,11 +421,7 @@ class Dispatcher:
             self._throttled = exchange.throttled
         elif self._throttled:
             self._claimable = True  # when its limit opens, only a claim can say
-        again = (
-            exchange.opened
-            or any(isinstance(s.verdict, Retry | Release) for s in settlements)
-            or any(attempt is not None and definitions.limited(attempt.claim.run) for attempt, _ in endings)
-        )
+        again = exchange.opened or any(_lets_go(attempt, end, definitions) for attempt, end in endings)
         # More was due than one transaction should take: nothing may have been claimed yet, and nobody is idle.
         more = exchange.next_due is not None and exchange.next_due <= datetime.now(UTC)
         if more or (len(exchange.claims) == free if free else again):
@@ -587,6 +583,13 @@ class Dispatcher:
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # full: it is awake already
             os.write(self._wake_w, b"x")
+
+
+def _lets_go(attempt: Attempt | None, settlement: Settlement, definitions: Definitions) -> bool:
+    """May something be claimed after this that couldn't before: this run again, or another of its job or queue?"""
+    if isinstance(settlement.verdict, (Retry, Release)):
+        return True
+    return attempt is not None and definitions.limited(attempt.claim.run)
 
 
 def _has_changed(store: Store) -> bool:

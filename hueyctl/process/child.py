@@ -87,7 +87,9 @@ class Child:
         for name in self.run_env:
             if name not in call["run_env"]:
                 os.environ.pop(name, None)
-        os.environ.update(call["run_env"])
+        for name, value in call["run_env"].items():
+            if os.environ.get(name) != value:  # to set one costs as much as all the rest of this
+                os.environ[name] = value
         self.run_env = call["run_env"]
         if self.function is None:
             sys.path[:0] = [path for path in call["pythonpath"] if path not in sys.path]

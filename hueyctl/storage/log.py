@@ -9,7 +9,7 @@ from hueyctl.model.event import EventDraft, EventType
 from hueyctl.model.hook import NO_HOOKS, Hook, Hooks, Occasion
 from hueyctl.model.run import Run, RunState
 from hueyctl.storage.database import Database
-from hueyctl.storage.rows import Row, maybe_micros, to_json, utf8
+from hueyctl.storage.rows import Row, micros, to_json, utf8
 
 INSERT_EVENT: Final = (
     "INSERT INTO events (time, type, state, n, run, job, attempt, worker, schedule, slot, pipeline, by, data) "
@@ -58,15 +58,15 @@ class Log:
         self._rows.append(
             (
                 self.time,
-                type.value,
-                None if state is None else state.value,
+                type._value_,  # `value` is a property in Python, which costs two calls in each event
+                None if state is None else state._value_,
                 run.n,
                 run.id,
                 run.job,
                 run.attempt or None,
                 run.worker,
                 run.schedule,
-                maybe_micros(run.scheduled_at),
+                None if run.scheduled_at is None else micros(run.scheduled_at),
                 run.pipeline,
                 self.by if self.by is not None else run.worker,
                 to_json(data) if data else None,

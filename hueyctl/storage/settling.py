@@ -20,7 +20,7 @@ from hueyctl.model.transition import Change, Settlement, settle
 from hueyctl.storage import ends, gates
 from hueyctl.storage.database import Database, Unstorable
 from hueyctl.storage.log import Log
-from hueyctl.storage.rows import RUN_COLUMNS, Row, maybe_micros, micros, run_from
+from hueyctl.storage.rows import RUN_COLUMNS, Row, micros, run_from
 
 UNDER_TOKEN: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE n = ? AND token = ? AND state = 'running'"
 BY_NUMBER: Final = f"SELECT {RUN_COLUMNS} FROM runs WHERE n = ?"
@@ -139,12 +139,12 @@ def _in_order(database: Database, settlements: Iterable[Settlement], now: dateti
 def _row(run: Run, change: Change) -> Row:
     finished_at = change.finished_at
     return (
-        change.state.value,
+        change.state._value_,
         change.retries_left,
         change.losses,
         micros(change.due_at),
-        maybe_micros(change.expires_at),
-        maybe_micros(finished_at),
+        None if change.expires_at is None else micros(change.expires_at),
+        None if finished_at is None else micros(finished_at),
         change.exit_code,
         change.error,
         change.reason,

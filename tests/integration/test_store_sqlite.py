@@ -660,3 +660,16 @@ def python(code: str) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONPATH": str(root)},
     )
+
+
+def test_what_an_application_stores_with_sqlite3_is_what_it_was() -> None:
+    """The adapters that the store registers are the whole process's."""
+    connection = sqlite3.connect(":memory:")
+    values = (None, b"", b"\x00x", True, False, 7, "text", 1.5)
+    for value in values:
+        ((found, kind),) = connection.execute("SELECT ?1, typeof(?1)", (value,)).fetchall()
+        assert found == value
+        assert kind == {bytes: "blob", bool: "integer", int: "integer", str: "text", float: "real"}.get(
+            type(value), "null"
+        )
+    connection.close()
