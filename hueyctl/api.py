@@ -18,6 +18,7 @@ from typing import Any
 
 from hueyctl.app import backup, changes, events, finding, wait
 from hueyctl.app import enqueue as enqueueing
+from hueyctl.app.clock import utc_now
 from hueyctl.app.order import due, duration
 from hueyctl.app.public import PublicRun as Run
 from hueyctl.app.public import public_of
@@ -165,7 +166,7 @@ class Queue:
         session = self._session()
         found = finding.find_runs(session, [self._id(session, run)])
         patience = duration("timeout", timeout)
-        (effect,) = changes.revoke(session, [found], kill=kill, timeout=patience, clock=changes.utc_now)
+        (effect,) = changes.revoke(session, [found], kill=kill, timeout=patience, clock=utc_now)
         if effect.refusal is not None:
             hint = "revoke it with kill=True" if effect.hint else None
             raise Refused(f"run {effect.run.id[:8]} of {effect.run.job} {effect.refusal}", hint=hint)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Literal
 
 import msgspec
 
+from hueyctl.app.clock import Clock
 from hueyctl.app.finding import find_runs, is_pipeline, known_job, known_queue, known_schedule, select_runs
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
@@ -137,14 +138,6 @@ def resume(session: Session, scope: Scope, *, now: datetime) -> list[Switched]:
         done.append(_switched(session, kind, name, changed=was_set))
     session.ring()
     return done
-
-
-Clock = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    """The clock that use cases which take time are given."""
-    return datetime.now(UTC)
 
 
 _KNOWN: dict[str, Callable[[Session, str], object]] = {

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from hueyctl.app.changes import utc_now
+from hueyctl.app.clock import utc_now
 from hueyctl.engine.definitions import Definitions, EnvFileError
 from hueyctl.model import schedule_doubts
 from hueyctl.model.definition import CommandBody, Job, Project, PythonBody, ScriptBody

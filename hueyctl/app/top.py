@@ -11,7 +11,7 @@ from time import monotonic
 
 import msgspec
 
-from hueyctl.app.changes import utc_now
+from hueyctl.app.clock import utc_now
 from hueyctl.app.overview import Overview, overview
 from hueyctl.app.session import Session
 from hueyctl.app.watch import Watch

@@ -9,7 +9,8 @@ import msgspec
 import typer
 
 from hueyctl.app import changes, finding
-from hueyctl.app.changes import Effect, Scope, Switched, utc_now
+from hueyctl.app.changes import Effect, Scope, Switched
+from hueyctl.app.clock import utc_now
 from hueyctl.cli.answer import Answer, Line, Lines
 from hueyctl.cli.options import JobName, Runs, Since, States, instant, timeout
 from hueyctl.cli.settings import settings

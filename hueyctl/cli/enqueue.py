@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from hueyctl.app.changes import utc_now
+from hueyctl.app.clock import utc_now
 from hueyctl.app.enqueue import Enqueued, enqueue_lines, warnings
 from hueyctl.app.enqueue import enqueue as enqueue_one
 from hueyctl.app.order import due, duration

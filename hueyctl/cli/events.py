@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hueyctl.app import finding
-from hueyctl.app.changes import utc_now
+from hueyctl.app.clock import utc_now
 from hueyctl.app.events import events_after, last_events, parse_types
 from hueyctl.app.events import follow as follow_events
 from hueyctl.app.public import public_event

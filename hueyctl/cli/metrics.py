@@ -17,7 +17,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import typer
 
-from hueyctl.app.changes import utc_now
+from hueyctl.app.clock import utc_now
 from hueyctl.app.metrics import Counts, Latest, Metric, gauges, up
 from hueyctl.app.session import Session, open_store_session
 from hueyctl.cli.answer import Answer

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from hueyctl.app.changes import utc_now
+from hueyctl.app.clock import utc_now
 from hueyctl.app.detail import enqueued_by, why
 from hueyctl.app.finding import find_pipeline
 from hueyctl.app.pipelines import Graph, StepView, defined_graph, public_pipeline, run_graph

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from hueyctl.app import finding
-from hueyctl.app.changes import utc_now
+from hueyctl.app.clock import utc_now
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
 from hueyctl.app.wait import failure

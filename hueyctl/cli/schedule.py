@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from hueyctl.app import schedules
-from hueyctl.app.changes import utc_now
+from hueyctl.app.clock import utc_now
 from hueyctl.app.schedules import Overlap, ScheduleDetail, ScheduleView, SlotView
 from hueyctl.cli.answer import Answer, Block, Facts, Line, Lines, Table
 from hueyctl.cli.groups import Group

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hueyctl.app.changes import utc_now
+from hueyctl.app.clock import utc_now
 from hueyctl.app.finding import known_job
 from hueyctl.app.stats import Stats
 from hueyctl.app.stats import stats as stats_of

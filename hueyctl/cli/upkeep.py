@@ -20,7 +20,7 @@ def doctor(
     full: Annotated[bool, typer.Option("--full", help="Look at every row and index; takes a while.")] = False,
 ) -> Answer:
     """Check the file, the store, and what goes on in it. Exit 1 if there is a problem."""
-    from hueyctl.app.changes import utc_now
+    from hueyctl.app.clock import utc_now
     from hueyctl.app.doctor import doctor as examine
 
     checks = list(examine(settings.file, cwd=here(), environ=os.environ, full=full, now=utc_now()))
@@ -68,7 +68,7 @@ def prune(
 ) -> Answer:
     """Delete what is past its retention. Ended runs with their output, and events; workers do so by themselves."""
     from hueyctl.app import prune as pruning
-    from hueyctl.app.changes import utc_now
+    from hueyctl.app.clock import utc_now
 
     given = {
         name: kept

@@ -75,7 +75,7 @@ def start(
 @worker.command()
 def status() -> Answer:
     """Show who is alive. Exit 0 only when a worker is, and has been heard of within its lease."""
-    from hueyctl.app.changes import utc_now
+    from hueyctl.app.clock import utc_now
     from hueyctl.app.workers import statuses
 
     now = utc_now()
@@ -100,7 +100,7 @@ def stop(
     ] = None,
 ) -> Answer:
     """Let workers finish what they run, and end. Returns when they have gone."""
-    from hueyctl.app.changes import utc_now
+    from hueyctl.app.clock import utc_now
     from hueyctl.app.order import duration
     from hueyctl.app.workers import ask, await_gone, chosen
 
@@ -119,7 +119,7 @@ def stop(
 @worker.command()
 def reload(workers: Workers = None, every: Every = False) -> Answer:
     """Let workers read their jobs.toml again. A wrong one is logged there, and the old one stays."""
-    from hueyctl.app.changes import utc_now
+    from hueyctl.app.clock import utc_now
     from hueyctl.app.workers import ask, chosen
 
     session = settings.session()
