@@ -5,17 +5,15 @@ Only children import user code.
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Mapping
 
 import msgspec
 
 from hueyctl.app.clock import utc_now
 from hueyctl.engine.definitions import Definitions, EnvFileError
+from hueyctl.engine.lacking import lacking
 from hueyctl.model import schedule_doubts
-from hueyctl.model.definition import CommandBody, Job, Project, PythonBody, ScriptBody
+from hueyctl.model.definition import Job, Project, PythonBody
 from hueyctl.model.wording import did_you_mean, quoted
 from hueyctl.process.targets import TargetParameter, TargetQuery, TargetReport, check_targets
 
@@ -35,21 +33,12 @@ def check(project: Project, *, environ: Mapping[str, str]) -> Checked:
     file = project.path.name
     problems: list[str] = []
     warnings: list[str] = []
-    jobs = project.jobs.values()
-    environments = _environments(project, environ, warnings)
-    python = [(job, job.body) for job in jobs if isinstance(job.body, PythonBody)]
-    reports = check_targets([_query(project, job, body, environments[job.name]) for job, body in python])
+    definitions = Definitions(project, environ)
+    python = [(job, job.body) for job in project.jobs.values() if isinstance(job.body, PythonBody)]
+    reports = check_targets([_query(job, body, definitions) for job, body in python])
     for (job, _), report in zip(python, reports, strict=True):
         problems += [f"{file}: jobs.{job.name}.python: {line}" for line in _of_target(job, report)]
-    for job in jobs:
-        path = environments[job.name].get("PATH", os.defpath)
-        match job.body:
-            case CommandBody(argv=argv) if _missing(argv[0], job, path):
-                warnings.append(f"{file}: jobs.{job.name}.command: there is no program {quoted(argv[0])} here")
-            case ScriptBody(shell=shell) if _missing(shell[0], job, path):
-                warnings.append(f"{file}: jobs.{job.name}.shell: there is no shell {quoted(shell[0])} here")
-        if not job.dir.is_dir():
-            warnings.append(f"{file}: jobs.{job.name}.dir: there is no folder {quoted(str(job.dir))} here")
+    warnings += [f"{file}: {line}" for line in lacking(definitions)]
     for schedule in project.schedules.values():
         doubts = schedule_doubts.warnings(schedule, now=utc_now())
         warnings += [f"{file}: schedules.{schedule.name}.{line}" for line in doubts]
@@ -62,35 +51,18 @@ def check(project: Project, *, environ: Mapping[str, str]) -> Checked:
     )
 
 
-def _environments(project: Project, environ: Mapping[str, str], warnings: list[str]) -> dict[str, dict[str, str]]:
-    """What a worker started here would give each job; an `env_file` that can't be read becomes a warning."""
-    definitions = Definitions(project, environ)
-    found = {}
-    for job in project.jobs.values():
-        try:
-            found[job.name], _ = definitions.environment(job)
-        except EnvFileError as exc:
-            found[job.name] = {**(environ if job.inherit_env else {}), **job.env}
-            warnings.append(f"{project.path.name}: jobs.{job.name}.env_file: {str(exc).removeprefix('env_file ')}")
-    return found
-
-
-def _query(project: Project, job: Job, body: PythonBody, env: dict[str, str]) -> TargetQuery:
+def _query(job: Job, body: PythonBody, definitions: Definitions) -> TargetQuery:
+    try:
+        env, _ = definitions.environment(job)
+    except EnvFileError:
+        env = definitions.environment_without_file(job)
     return TargetQuery(
         target=body.target,
-        interpreter=str(project.interpreter or sys.executable),
-        pythonpath=tuple(map(str, project.pythonpath)),
+        interpreter=definitions.interpreter(),
+        pythonpath=tuple(map(str, definitions.project.pythonpath)),
         dir=str(job.dir),
         env=env,
     )
-
-
-def _missing(program: str, job: Job, path: str) -> bool:
-    if "{" in program or "$" in program:
-        return False  # known only when it runs
-    if os.sep in program:
-        return not os.access(job.dir / program, os.X_OK)
-    return shutil.which(program, path=path) is None
 
 
 def _of_target(job: Job, report: TargetReport) -> list[str]:

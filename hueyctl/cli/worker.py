@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -153,6 +154,8 @@ def workers_table(found: Sequence[WorkerStatus], now: datetime, title: str | Non
 def _detach(
     session: Session, concurrency: int | None, queues: tuple[str, ...] | None, burst: bool, log_format: str
 ) -> Answer:
+    from hueyctl.engine.definitions import Definitions
+    from hueyctl.engine.lacking import lacking
     from hueyctl.engine.worker import detach_worker
     from hueyctl.process.output import tail_lines
 
@@ -164,7 +167,9 @@ def _detach(
     exit_code = detach_worker(arguments, session.place)
     log = str(session.place.log)
     if exit_code == 0:
-        return Answer(documents=[{"log": log}], blocks=[Line(f"worker online, logging to {log}")])
+        missed = lacking(Definitions(session.project, os.environ), queues or session.project.worker.queues)
+        notes = [f"{session.project.path.name}: {line}" for line in missed]
+        return Answer(documents=[{"log": log}], blocks=[Line(f"worker online, logging to {log}")], notes=notes)
     said = tail_lines(session.place.log, 10).decode(errors="replace") if _size(session.place.log) > before else ""
     notes = [f"the worker did not start; its log is {log}", *said.splitlines()]
     return Answer(documents=[{"log": log}], notes=notes, exit_code=exit_code)

@@ -111,16 +111,24 @@ class Definitions:
         return self._environments[job.name]
 
     def _make_environment(self, job: Job) -> tuple[dict[str, str], str]:
-        env = without(self._environ) if job.inherit_env else {}
-        if is_address(store := env.get("HUEYCTL_STORE", "")):
-            # Without it, a job that enqueues would do so in another store.
-            env["HUEYCTL_STORE"] = to_hand_on(store)
+        env = self._inherited(job)
         if job.env_file is not None:
             env |= read_env_file(job.env_file)
         env |= job.env
         made_with = (job.body, self.interpreter(), [str(p) for p in self.project.pythonpath], str(job.dir), env)
         fingerprint = hashlib.sha256(msgspec.json.encode(made_with, order="deterministic")).hexdigest()
         return env, fingerprint
+
+    def environment_without_file(self, job: Job) -> dict[str, str]:
+        """The same, where its `env_file` can't be read: to look at what else is wrong."""
+        return self._inherited(job) | job.env
+
+    def _inherited(self, job: Job) -> dict[str, str]:
+        env = without(self._environ) if job.inherit_env else {}
+        if is_address(store := env.get("HUEYCTL_STORE", "")):
+            # Without it, a job that enqueues would do so in another store.
+            env["HUEYCTL_STORE"] = to_hand_on(store)
+        return env
 
     def thread_targets(self) -> bool:
         """Does any job run inside the worker itself (`isolation = "thread"`)?"""

@@ -14,6 +14,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
@@ -33,6 +34,7 @@ from hueyctl.engine.heap import look_for_garbage_less_often, share_one_heap
 from hueyctl.engine.heart import Heart, patience_of_a_beat
 from hueyctl.engine.hooks import hooks_of
 from hueyctl.engine.keeper import Keeper
+from hueyctl.engine.lacking import lacking
 from hueyctl.engine.log import WorkerLog, listen_to_huey
 from hueyctl.engine.mailbox import Mailbox
 from hueyctl.engine.queue import RunnerHuey
@@ -273,9 +275,20 @@ class _Worker:
             f"{jobs} job{'' if jobs == 1 else 's'} of {self._project.path}, concurrency {self._concurrency}, {queues}",
             worker=self.id,
         )
+        self._say_what_is_lacking()
         if self._ready_fd is not None:
             os.write(int(self._ready_fd), b"1")
             os.close(int(self._ready_fd))
+
+    def _say_what_is_lacking(self) -> None:
+        """On a thread of its own: a folder on a dead network file system is looked at for ever."""
+        definitions = self._definitions
+
+        def say() -> None:
+            for line in lacking(definitions, self._queues):
+                self._log.warning(f"{definitions.project.path.name}: {line}")
+
+        threading.Thread(target=say, name="Lacking", daemon=True).start()
 
     def _prepare_threads(self) -> None:
         if self._definitions.thread_targets():
@@ -374,6 +387,7 @@ class _Worker:
             self._log.warning(f"reloaded, but the store doesn't know of it yet: {exc}")
         self._keeper.wake()  # what is held may be defined now
         self._log.info(f"reloaded {project.path}: {len(project.jobs)} jobs")
+        self._say_what_is_lacking()
         if project.worker != before:
             self._log.warning("the [worker] table has changed: that takes a restart of the worker")
 

@@ -230,6 +230,50 @@ def test_a_detached_worker_works_until_it_is_stopped(project: Project) -> None:
     assert project.lines("marks") == ["detached"]
 
 
+def test_a_worker_says_at_once_what_its_jobs_name_and_it_cannot_find(project: Project) -> None:
+    """Its PATH is seldom that of the shell in which the file was checked. What others serve is not its affair."""
+    lacking = """
+        [jobs.report]
+        command = ["no-such-program"]
+        [jobs.sweep]
+        script = "true"
+        shell = ["no-such-shell"]
+        dir = "no-such-folder"
+        env_file = "no-such-file"
+        [jobs.elsewhere]
+        command = ["not-here-either"]
+        queue = "other"
+        """
+    said = (
+        f"jobs.sweep.env_file: {project.dir}/no-such-file: No such file or directory",
+        'jobs.report.command: there is no program "no-such-program" here',
+        'jobs.sweep.shell: there is no shell "no-such-shell" here',
+        f"jobs.sweep.dir: there is no folder {project.dir}/no-such-folder here",
+    )
+    project.write('[jobs.tool]\ncommand = ["tool"]\n')
+    (project.dir / "bin").mkdir()
+    (project.dir / "bin" / "tool").write_text("#!/bin/sh\n")
+    (project.dir / "bin" / "tool").chmod(0o755)
+    with project.worker("--queue", "default", env={"PATH": f"{project.dir}/bin:{os.environ['PATH']}"}) as worker:
+        project.reaches(project.enqueue("tool"), "succeeded")
+        assert "warning" not in worker.log
+        project.write(lacking)
+        worker.signal(signal.SIGHUP)
+        for line in said:
+            eventually(lambda line=line: f"warning jobs.toml: {line}\n" in worker.log, what=line)
+        assert "not-here-either" not in worker.log
+    notes = project.cli("worker", "start", "--detach", "--queue", "default").err
+    try:
+        for line in said:
+            assert f"hueyctl: jobs.toml: {line}\n" in notes
+        assert "not-here-either" not in notes
+        log = project.store.parent / "worker.log"
+        for line in said:
+            eventually(lambda line=line: f"warning jobs.toml: {line}\n" in log.read_text(), what=line)
+    finally:
+        project.cli("worker", "stop")
+
+
 def test_a_detached_worker_that_cannot_start_says_so(project: Project) -> None:
     project.write("[jobs.bad]\n")
     result = project.cli("worker", "start", "--detach", code=2)

@@ -141,8 +141,8 @@ def test_check_names_what_python_targets_lack_and_warns_of_what_isn_t_here(shell
     said = shell.type("check")
     assert said.out == "jobs.toml: 3 jobs, ok\n"
     assert [line.split(": ")[:3] for line in said.err.splitlines()] == [
-        ["jobs.toml", "warning", "jobs.shell.env_file"],
         ["jobs.toml", "warning", "jobs.away.command"],
+        ["jobs.toml", "warning", "jobs.shell.env_file"],
         ["jobs.toml", "warning", "jobs.shell.shell"],
     ], "lines about the file begin with its name, where it is wrong and where it is doubtful"
     assert len(shell.type("check", "--json").json["check"]["warnings"]) == 3
