@@ -11,15 +11,15 @@ import msgspec
 
 from hueyctl.app.elsewhere import bring
 from hueyctl.app.events import events_after
-from hueyctl.app.full import what_is_full
+from hueyctl.app.full import surroundings
 from hueyctl.app.overview import Progress, progress
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
-from hueyctl.app.why import Surroundings, why_not_running
+from hueyctl.app.why import why_not_running
 from hueyctl.app.workers import alive
 from hueyctl.model.definition import CommandBody, Job, Param, PythonBody, ScriptBody
 from hueyctl.model.event import REMARKS, Event, EventType
-from hueyctl.model.run import LIVE, Run, RunState
+from hueyctl.model.run import Run, RunState
 from hueyctl.process.output import tail_lines
 from hueyctl.storage.store import EventFilter, RunFilter, Store
 
@@ -146,13 +146,14 @@ def why(session: Session, run: Run, *, now: datetime) -> list[str]:
     if run.is_pipeline and run.gate is None:
         waiting = [each.run for each in store.steps(run.id) if each.run.state in _MAY_RUN][:SHOWN_STEPS]
         return [f"step {step.job}, {step.id[:8]}: {line}" for step in waiting for line in why(session, step, now=now)]
-    around = Surroundings(
+    around = surroundings(
+        session,
+        run,
         workers=alive(session, store),
         pauses=store.pauses(),
-        ahead=store.ahead_of(run) if run.state is RunState.QUEUED else 0,
+        under_way=store.running(),
         now=now,
-        turn=_whose_turn(store, run),
-        full=what_is_full(store, run, session.job(run.job), session.project.queues, now=now),
+        ahead=store.ahead_of(run) if run.state is RunState.QUEUED else 0,
         before=_waited_for(store, run),
     )
     return [session.mask(run).text(line) for line in why_not_running(run, around)]
@@ -256,15 +257,6 @@ def public_params(params: Sequence[Param]) -> list[dict[str, Any]]:
 
 def _enqueued_by(events: Sequence[Event]) -> str | None:
     return next((event.by for event in events if event.type in _BEGINNINGS), None)
-
-
-def _whose_turn(store: Store, run: Run) -> Run | None:
-    """Where a run waits for its turn in its schedule: whose it is, the oldest live one that waits for no other."""
-    whole = run if run.pipeline is None else store.get(run.pipeline)
-    if whole is None or whole.gate is None or not whole.gate.startswith("schedule:"):
-        return None
-    live = store.runs(RunFilter(schedule=whole.schedule, states=tuple(LIVE)), limit=None)
-    return next((each for each in reversed(live) if each.gate != whole.gate), None)
 
 
 def _waited_for(store: Store, run: Run) -> list[Run]:

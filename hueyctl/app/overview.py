@@ -9,9 +9,11 @@ from typing import Any
 
 import msgspec
 
+from hueyctl.app.full import surroundings
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
-from hueyctl.app.workers import WorkerStatus, serves, statuses
+from hueyctl.app.why import in_its_way
+from hueyctl.app.workers import WorkerStatus, serves, statuses, unserved
 from hueyctl.model.definition import Project
 from hueyctl.model.run import Run, RunState
 from hueyctl.storage.store import Line, Pause, RunFilter
@@ -43,12 +45,14 @@ class QueueState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """What `inspect` shows without a name. `progress` is by run."""
+    """What `inspect` shows without a name. `progress` is by run; so is `in_the_way`, what keeps those that are next
+    up from being claimed, beside that it isn't due or their turn yet."""
 
     queues: list[QueueState]
     running: list[PublicRun]
     progress: dict[str, Progress]
     next_up: list[PublicRun]
+    in_the_way: dict[str, list[str]]
     recent_failures: list[PublicRun]
     workers: list[WorkerStatus]
     pauses: list[Pause]
@@ -58,13 +62,21 @@ def overview(session: Session, *, now: datetime) -> Overview:
     """The state of the store as it is now."""
     store = session.reader()
     workers = statuses(session, now=now)
-    running, pauses = store.running(), store.pauses()
+    running, pauses, next_up = store.running(), store.pauses(), store.next_up(limit=SHOWN)
     failed = RunFilter(states=(RunState.FAILED, RunState.EXPIRED))
+    living = [status.worker for status in workers if status.alive]
+
+    def in_the_way(run: Run) -> list[str]:
+        around = surroundings(session, run, workers=living, pauses=pauses, under_way=running, now=now)
+        nobody = unserved(living, run.queue, run.job) if living else None  # that nobody works at all is said once
+        return [session.mask(run).text(line) for line in (*in_its_way(run, around), nobody) if line]
+
     return Overview(
         queues=queue_states(session.project, store.lines(), workers, pauses),
         running=[public_of(session, run) for run in running],
         progress={run.id: found for run in running if (found := progress(session, run))},
-        next_up=[public_of(session, run) for run in store.next_up(limit=SHOWN)],
+        next_up=[public_of(session, run) for run in next_up],
+        in_the_way={run.id: lines for run in next_up if (lines := in_the_way(run))},
         # A pipeline fails by a step of it: that one is shown, and it has the output.
         recent_failures=[public_of(session, run) for run in store.runs(failed, limit=2 * SHOWN) if not run.is_pipeline][
             :SHOWN

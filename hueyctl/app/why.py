@@ -45,10 +45,7 @@ def why_not_running(run: Run, around: Surroundings) -> list[str]:
         seconds = (run.due_at - around.now).total_seconds()
         what = f"its retry (attempt {run.attempt + 1})" if run.attempt else "it"
         reasons.append(f"{what} is due in {brief(seconds)}, at {iso(run.due_at)}")
-    if run.gate is not None and run.gate.startswith("schedule:"):
-        reasons.append(_its_turn(around.turn))
-    reasons += around.full
-    reasons += [_paused(pause) for pause in around.pauses if _applies(pause, run)]
+    reasons += in_its_way(run, around)
     nobody = unserved(around.workers, run.queue, run.job)
     if nobody:
         reasons.append(nobody)
@@ -61,6 +58,15 @@ def why_not_running(run: Run, around: Surroundings) -> list[str]:
     if around.ahead:
         reasons.append(f"{around.ahead}{' or more' if around.ahead >= 1000 else ''} of its queue are ahead of it")
     return reasons or ["it is about to start"]
+
+
+def in_its_way(run: Run, around: Surroundings) -> list[str]:
+    """What would keep a queued or scheduled run from being claimed, were it due and the next, by a worker that serves
+    it, one line each."""
+    reasons = []
+    if run.gate is not None and run.gate.startswith("schedule:"):
+        reasons.append(_its_turn(around.turn))
+    return reasons + [*around.full] + [_paused(pause) for pause in around.pauses if _applies(pause, run)]
 
 
 def brief(seconds: float) -> str:

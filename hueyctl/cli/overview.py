@@ -32,6 +32,7 @@ def overview_document(seen: Overview, slots: Sequence[tuple[datetime, ScheduleVi
             "running": seen.running,
             "progress": seen.progress,
             "next_up": seen.next_up,
+            "in_the_way": seen.in_the_way,
             **({} if slots is None else {"next_slots": next_slots}),
             "recent_failures": seen.recent_failures,
             "workers": [each.public() for each in seen.workers],
@@ -64,12 +65,15 @@ def running_table(seen: Overview, now: datetime) -> Table:
 
 
 def next_up_table(seen: Overview, now: datetime) -> Table:
-    """Runs in the order in which they'd be claimed."""
+    """Runs in the order in which they'd be claimed, and what they wait for beside their turn."""
     rows = [
-        (short(run.id), run.job, run.state.value, run.queue, str(run.priority), age(run.due_at, now))
+        (
+            *(short(run.id), run.job, run.state.value, run.queue, str(run.priority), age(run.due_at, now)),
+            "; ".join(seen.in_the_way.get(run.id, ())),
+        )
         for run in seen.next_up
     ]
-    return Table(("run", "job", "state", "queue", "priority", "due"), rows, "next up")
+    return Table(("run", "job", "state", "queue", "priority", "due", "in its way"), rows, "next up")
 
 
 def pauses_table(seen: Overview, now: datetime) -> Table:

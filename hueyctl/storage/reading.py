@@ -31,6 +31,22 @@ SCHEDULED: Final = f"""
 SELECT {RUN_COLUMNS} FROM runs WHERE state = 'scheduled' ORDER BY due_at, n LIMIT ?
 """
 
+# What waits behind gates (the locks of others, the turn of a schedule): the first few gates, by a seek each, and who
+# is next at one.
+GATES: Final = """
+WITH RECURSIVE waited (gate) AS (
+    SELECT min(gate) FROM runs WHERE gate IS NOT NULL AND finished_at IS NULL
+    UNION ALL
+    SELECT (SELECT min(gate) FROM runs WHERE gate IS NOT NULL AND finished_at IS NULL AND gate > waited.gate)
+    FROM waited WHERE waited.gate IS NOT NULL
+)
+SELECT gate FROM waited WHERE gate IS NOT NULL LIMIT ?
+"""
+AT_GATE: Final = f"""
+SELECT {RUN_COLUMNS} FROM runs WHERE gate = ? AND gate IS NOT NULL AND finished_at IS NULL AND state = 'queued'
+ORDER BY priority DESC, n LIMIT ?
+"""
+
 AHEAD: Final = f"""
 SELECT (SELECT count(*) FROM (SELECT 1 FROM runs WHERE state = 'queued' AND gate IS NULL
             AND queue = ?1 AND job = ?2 AND priority > ?3 LIMIT {AHEAD_MAX}) AS higher)
@@ -179,11 +195,15 @@ def next_up(database: Database, *, limit: int) -> list[Run]:
     with database.snapshot():
         # A line whose head isn't among the best has nobody among them.
         heads = sorted(database.all(HEADS))[:limit]
-        rows = [row for _, _, queue, job in heads for row in database.all(LINE, queue, job, limit)]
-        scheduled = database.all(SCHEDULED, limit)
-    queued = _runs(rows)
-    queued.sort(key=lambda run: (-run.priority, run.n))
-    return (queued + _runs(scheduled))[:limit]
+        queued = _by_turn([row for _, _, queue, job in heads for row in database.all(LINE, queue, job, limit)])
+        gates = database.all(GATES, limit)
+        gated = _by_turn([row for (gate,) in gates for row in database.all(AT_GATE, gate, limit)])
+        scheduled = _runs(database.all(SCHEDULED, limit))
+    return (queued + gated + scheduled)[:limit]
+
+
+def _by_turn(rows: list[Row]) -> list[Run]:
+    return sorted(_runs(rows), key=lambda run: (-run.priority, run.n))
 
 
 def ahead_of(database: Database, run: Run) -> int:

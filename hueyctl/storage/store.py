@@ -484,7 +484,8 @@ class Store(Protocol):
         of the job's newest `among`; those of which none did are left out."""
 
     def next_up(self, *, limit: int) -> list[Run]:
-        """Queued and scheduled runs in the order in which they'd be claimed, pauses and workers aside."""
+        """Queued and scheduled runs in the order in which they'd be claimed, pauses, limits and workers aside: those
+        that wait for a lock or their schedule's turn (of the first `limit` of these) come after the queued."""
 
     def ahead_of(self, run: Run) -> int:
         """How many queued runs of its queue would be claimed before this queued one (counted up to 1,000)."""

@@ -144,6 +144,19 @@ def test_next_up_is_the_order_of_claiming_then_of_time(scene: Scene) -> None:
         assert [run.id for run in scene.store.next_up(limit=limit)] == expected[:limit]
 
 
+def test_who_waits_for_a_lock_is_next_up_behind_those_that_wait_for_none(scene: Scene) -> None:
+    held = [scene.accept("a", lock_key=key) for key in ("k", "l")]
+    scene.register()
+    assert {claim.run.id for claim in scene.claim()} == {run.id for run in held}
+    low, high = scene.accept("a", lock_key="k"), scene.accept("b", lock_key="k", priority=5)
+    other = scene.accept("c", lock_key="l")
+    assert scene.claim() == []
+    free, later = scene.accept("a", priority=-1), scene.accept(due_at=scene.now + timedelta(hours=1))
+    expected = [run.id for run in (free, high, low, other, later)]
+    for limit in (2, 3, 4, 5, 50):
+        assert [run.id for run in scene.store.next_up(limit=limit)] == expected[:limit]
+
+
 def test_ahead_of_counts_what_its_queue_would_claim_before_it(scene: Scene) -> None:
     high = scene.accept("b", priority=5)
     first, second = scene.accept("a"), scene.accept("a")

@@ -299,7 +299,9 @@ def test_the_whole_at_a_glance(shell: Shell) -> None:
     shell.type("pause", "--job", "cafe", "--note", "why not")
 
     found = shell.type("inspect", "--json").json
-    assert list(found) == ("schema queues running progress next_up next_slots recent_failures workers pauses".split())
+    assert list(found) == (
+        "schema queues running progress next_up in_the_way next_slots recent_failures workers pauses".split()
+    )
     heavy = next(queue for queue in found["queues"] if queue["name"] == "heavy")
     assert heavy == {
         "name": "heavy",

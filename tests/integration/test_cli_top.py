@@ -126,7 +126,7 @@ def test_without_a_terminal_it_is_shown_once(shell: Shell, run: str) -> None:
 
 def test_as_json_it_is_one_document_with_all_that_inspect_knows_of_runs(shell: Shell, run: str) -> None:
     document, inspected = shell.type("top", "--json").json, shell.type("inspect", "--json").json
-    shared = "queues running progress next_up recent_failures workers pauses".split()
+    shared = "queues running progress next_up in_the_way recent_failures workers pauses".split()
     assert list(document) == ["schema", "at", *shared, "throughput"]
     assert {key: document[key] for key in shared} == {key: inspected[key] for key in shared}
     assert document["throughput"] == {"seconds": 60.0, "succeeded": 0, "failed": 1, "other": 0}

@@ -63,9 +63,20 @@ def test_the_lock_and_each_limit_that_is_full_is_named(shell: Shell) -> None:
     assert re.fullmatch(r"rate limit 1/1h: next in 59m.*", line)
     assert "waiting for lock ***, held by run" in shell.type("inspect", second["login"]).out
     assert "hunter22" not in shell.type("events", "--run", second["login"], "--json").out
+
+    glance = shell.type("inspect", "--json").json
+    assert {run["id"] for run in glance["next_up"]} == set(second.values())
+    for run in second.values():
+        seen, whole = glance["in_the_way"][run], why(shell, run)
+        assert [line.rsplit(" ", 1)[0] for line in seen] == [line.rsplit(" ", 1)[0] for line in whole], "but the time"
+    table = shell.type("inspect").out
+    for words in ("max_concurrent 1 of job few reached", "waiting for lock ***, held by run", "rate limit 1/1h"):
+        assert words in table
+
     for claim in claims:
         shell.settle(claim)
     assert why(shell, second["sync"]) == ["it is about to start"]
+    assert second["sync"] not in shell.type("inspect", "--json").json["in_the_way"]
     assert not any("reached" in line for job in ("few", "narrow") for line in why(shell, second[job]))
     lock.release()
 
