@@ -61,7 +61,7 @@ def next_(
     ] = None,
     timezone: Annotated[
         str | None,
-        typer.Option("--timezone", metavar="ZONE", help="Show them in this time zone; that of --cron, otherwise UTC."),
+        typer.Option("--timezone", metavar="ZONE", help="Show them in this time zone; --cron is in it, too."),
     ] = None,
 ) -> Answer:
     """Show when a schedule fires next. Or when a cron expression would (no jobs.toml is needed for that)."""
@@ -194,7 +194,10 @@ def schedules_table(views: Sequence[ScheduleView], now: datetime, title: str | N
 
 def slots_table(views: Sequence[tuple[datetime, ScheduleView]], now: datetime, title: str) -> Table:
     """The next slot of schedules, one a line."""
-    rows = [(view.schedule.name, view.schedule.target, age(at, now), iso(at), _state(view)) for at, view in views]
+    rows = [
+        (view.schedule.name, view.schedule.target, age(at, now), _in_its_zone(at, view), _state(view))
+        for at, view in views
+    ]
     return Table(("schedule", "job", "due", "slot", "state"), rows, title)
 
 
@@ -204,7 +207,7 @@ def _row(view: ScheduleView, now: datetime) -> tuple[str, ...]:
         view.schedule.name,
         view.schedule.target,
         schedules.in_words(view.schedule),
-        "" if view.next is None else iso(view.next),
+        "" if view.next is None else _in_its_zone(view.next, view),
         "" if last is None else age(last.slot, now),
         "" if last is None else _outcome(last)[0],
         _state(view),
@@ -292,6 +295,10 @@ def _instant(name: str, text: str, timezone: str, now: datetime) -> datetime:
     found = instant(name, text, now, timezone=timezone)
     assert found is not None, "there is a text"
     return found
+
+
+def _in_its_zone(at: datetime, view: ScheduleView) -> str:
+    return _local(at, zone(view.schedule.timezone))
 
 
 def _local(at: datetime, local: tzinfo) -> str:

@@ -192,7 +192,7 @@ def test_list_shows_each_schedule_with_its_next_slot_before_any_worker_was_there
     assert "hunter2" not in text
     assert re.search(r"nightly +tick +30 2 \* \* \* in Europe/Berlin .* on", text)
     assert re.search(r"off +tick +every 1m +disabled", text)
-    assert re.search(r"once .* 2030-12-24T17:00:00Z +on", text)
+    assert re.search(r"once .* 2030-12-24T18:00:00\+01:00 +on", text), "people read it as `next` and `inspect` show it"
 
 
 def test_listing_costs_in_proportion_to_the_schedules(shell: Shell) -> None:
