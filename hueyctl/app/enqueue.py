@@ -90,14 +90,18 @@ def enqueue_again(session: Session, runs: Sequence[Run], *, now: datetime) -> li
 
 
 def warnings(session: Session, runs: Iterable[Run | PublicRun]) -> list[str]:
-    """Why no live worker will run some of these, one line for each reason; of a pipeline, its steps."""
+    """Why no live worker will run some of these as it is now, one line for each reason; of a pipeline, its steps."""
     store = session.creator()
-    workers = alive(session, store)
+    workers, pauses = alive(session, store), store.pauses()
     lines: dict[str, None] = {}
     # Runs of one job and queue are alike, and there may be a hundred thousand of them.
     for run in {(run.queue, run.job, run.is_pipeline): run for run in runs}.values():
         steps = [each.run for each in store.steps(run.id) if each.run.state in LIVE] if run.is_pipeline else [run]
         lines |= dict.fromkeys(line for step in steps if (line := unserved(workers, step.queue, step.job)))
+        if pauses:
+            from hueyctl.app.why import paused  # seldom needed
+
+            lines |= dict.fromkeys(line for step in steps for line in paused(pauses, step.queue, step.job))
     return list(lines)
 
 

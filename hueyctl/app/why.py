@@ -66,7 +66,12 @@ def in_its_way(run: Run, around: Surroundings) -> list[str]:
     reasons = []
     if run.gate is not None and run.gate.startswith("schedule:"):
         reasons.append(_its_turn(around.turn))
-    return reasons + [*around.full] + [_paused(pause) for pause in around.pauses if _applies(pause, run)]
+    return [*reasons, *around.full, *paused(around.pauses, run.queue, run.job)]
+
+
+def paused(pauses: Sequence[Pause], queue: str, job: str) -> list[str]:
+    """Which of these switches keep that job's runs in that queue from being claimed, one line each."""
+    return [_paused(pause) for pause in pauses if _applies(pause, queue, job)]
 
 
 def brief(seconds: float) -> str:
@@ -114,14 +119,14 @@ _STATES = {
 _SHOWN_STEPS = 10
 
 
-def _applies(pause: Pause, run: Run) -> bool:
+def _applies(pause: Pause, queue: str, job: str) -> bool:
     match pause.kind:
         case "all":
             return True
         case "job":
-            return pause.name == run.job
+            return pause.name == job
         case "queue":
-            return pause.name == run.queue
+            return pause.name == queue
         case _:
             return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 import uuid
@@ -42,6 +43,18 @@ def test_it_prints_the_id_alone_and_says_on_stderr_that_nobody_will_run_it(shell
     assert uuid.UUID(said.out.removesuffix("\n")).version == 4
     assert said.out == f"{uuid.UUID(said.out.strip())}\n"
     assert said.err == "hueyctl: no worker is running: `hueyctl worker start` starts one\n"
+
+
+def test_who_enqueues_what_is_paused_is_told_by_whom_and_how_it_goes_on(shell: Shell) -> None:
+    shell.type("pause", "--job", "plain", "--note", "the disk")
+    who = re.escape(shell.type("inspect", "--json").json["pauses"][0]["by"])
+    said = shell.type("enqueue", "plain")
+    assert len(said.out.split()) == 1, "it is accepted"
+    assert re.search(rf'the job "plain" is paused by {who} \(the disk\): `hueyctl resume --job plain`\n', said.err)
+    assert "paused" not in shell.type("enqueue", "login", "token=x").err
+    shell.type("pause")
+    said = shell.type("enqueue", "--batch", "-", stdin=b'{"job": "plain"}\n' * 3)
+    assert said.err.count("everything is paused by") == said.err.count('the job "plain" is paused by') == 1
 
 
 def test_values_are_read_by_their_parameters_type(shell: Shell) -> None:
