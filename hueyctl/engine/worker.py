@@ -217,7 +217,8 @@ class _Worker:
         if self._leaving:
             return None
         kill_descendants()
-        self._log.error("the guard died, and with it all that it ran; starting another")
+        how = "answered no more and was killed" if self._guard.hung else "died"
+        self._log.error(f"the guard {how}, and with it all that it ran; starting another")
         try:
             self._guard = self._start_guard()
         except (OSError, GuardFailed) as exc:

@@ -1,7 +1,8 @@
 """The worker's side of its guard.
 
 Promises: `run` returns exactly one answer per attempt, whatever happens to the guard; an attempt is lost by a guard's
-death only if that guard was asked to start it; `kill_descendants` takes what a dead guard left behind.
+death only if that guard was asked to start it; a guard that hangs is killed; `kill_descendants` takes what a dead guard
+left behind.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import socket
 import subprocess
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +37,12 @@ from hueyctl.process.wire import (
 START_TIMEOUT_S = 30.0
 LAST_KILL_S = 2.0  # for what a killed guard has left
 SAY_TIMEOUT_S = 0.5  # for another thread to have said what it is about to
+# A guard hangs that has answered none of so many ticks, sent over so long a time. Both, for after a freeze of the whole
+# machine time has passed and nobody was asked; and a disk may hold up for seconds who writes on it.
+UNANSWERED_MAX = 6
+HUNG_AFTER_S = 60.0
 _THE_GUARD_DIED = "the guard died"
+_THE_GUARD_HUNG = "the guard answered no more, and was killed"
 
 
 class GuardFailed(Exception):
@@ -80,6 +87,9 @@ class Guard:
         self._under_way: dict[str, _Channel] = {}
         self._ready = threading.Event()
         self._closing = self._outlived = False
+        self._asked_at: list[float] = []  # the ticks that it hasn't answered (monotonic)
+        self.hung = False
+        """Was it killed, since it answered no more?"""
         self._closed = threading.Event()  # by us, and it is known whether it is outlived
         self._dead = False
         self._successor: Guard | None = None
@@ -125,9 +135,17 @@ class Guard:
         return channel is not None and channel.say(Stop(token, reason))
 
     def tick(self) -> None:
-        """Prove the worker alive. Never blocks: a guard that doesn't read has no use for another tick."""
+        """Prove the worker alive, and see whether the guard is. Never blocks: one that doesn't read has no use for
+        another tick. One that has answered none for long is killed: it would hold up every attempt and its timeout,
+        and it alone can say that they are over. (What it starts may hang it, by a folder on a dead file system.)"""
+        asked, now = self._asked_at, time.monotonic()
+        if len(asked) >= UNANSWERED_MAX and now - asked[0] >= HUNG_AFTER_S and not self._dead:
+            self.hung = True
+            self._process.kill()
+            return
         if self._lock.acquire(blocking=False):
             try:
+                asked.append(now)
                 self._socket.send(pack(Tick()), socket.MSG_DONTWAIT)
             except OSError:
                 return
@@ -186,7 +204,8 @@ class Guard:
         return ended or self._unanswered(token)
 
     def _unanswered(self, token: str) -> Ended:
-        return Ended(token=token, outcome=Stopped("interrupted") if self._closing else Lost(_THE_GUARD_DIED))
+        lost = Lost(_THE_GUARD_HUNG if self.hung else _THE_GUARD_DIED)
+        return Ended(token=token, outcome=Stopped("interrupted") if self._closing else lost)
 
     def _mourned_by(self, on_death: Callable[[], Guard | None] | None) -> bool:
         """Have its death told from now on; False: it is dead already, and whoever started it knows."""
@@ -198,6 +217,7 @@ class Guard:
     def _read(self) -> None:
         with contextlib.suppress(OSError):
             while self._socket.recv(READ_SIZE):
+                self._asked_at = []
                 self._ready.set()  # all that it ever says here
         with self._lock:
             self._dead = True

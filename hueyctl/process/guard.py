@@ -200,6 +200,7 @@ class _Guard:
                     self._threads[channel] = Environment({})
                 case Tick():
                     self._silent_at = time.monotonic() + self._patience
+                    self._worker.send(Ready())
                 case Recycle():
                     self._recycle()
         if self._worker.hung_up:

@@ -32,7 +32,7 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
 
 
 class Tick(msgspec.Struct, frozen=True, tag="tick"):
-    """The worker is alive."""
+    """The worker is alive; a `Ready` says that the guard is, too."""
 
 
 class Recycle(msgspec.Struct, frozen=True, tag="recycle"):

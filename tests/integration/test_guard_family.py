@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from guarded import Guarded, eventually, lives, out, pid_in
 
 from hueyctl.model.outcome import Exited, Lost, Stopped, TimedOut
-from hueyctl.process import kin
+from hueyctl.process import client, kin
 from hueyctl.process.client import Guard, GuardFailed, kill_what_outlived
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -260,6 +261,46 @@ def test_a_tick_keeps_everything_alive(tmp_path: Path) -> None:
     assert under.end().outcome == Exited(0)
     assert guarded.guard.alive
     guarded.guard.close(10)
+
+
+def test_a_guard_that_hangs_is_killed_and_what_it_ran_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its attempts would go on for ever, with no timeout: only it can stop them, and say that they are over."""
+    monkeypatch.setattr(client, "HUNG_AFTER_S", 0.5)
+    guarded = Guarded(tmp_path)
+    deaths: list[bool] = []
+    guarded.guard.on_death = lambda: deaths.append(guarded.guard.hung)
+    under = guarded.begin(guarded.script("echo up; exec sleep 300", timeout=0.2))
+    eventually(lambda: under.printed() == b"up\n")
+    began = time.monotonic()
+    os.kill(guarded.guard.pid, signal.SIGSTOP)
+    for _ in range(client.UNANSWERED_MAX):
+        guarded.guard.tick()
+    assert guarded.guard.alive, "time has to pass, too: a disk may hold it up"
+    while not deaths:
+        guarded.guard.tick()
+    assert time.monotonic() - began >= 0.5
+    assert deaths == [True]
+    assert under.end().outcome == Lost("the guard answered no more, and was killed")
+    assert kill_what_outlived(guarded.lock)
+    guarded.guard.close(1)
+
+
+def test_a_guard_that_answers_is_not_taken_for_hung(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor one that was not asked: after a freeze of the whole machine, time has passed."""
+    monkeypatch.setattr(client, "HUNG_AFTER_S", 0.0)
+    guarded = Guarded(tmp_path)
+    guard = guarded.guard
+    os.kill(guard.pid, signal.SIGSTOP)
+    for _ in range(client.UNANSWERED_MAX - 1):
+        guard.tick()
+    os.kill(guard.pid, signal.SIGCONT)
+    for _ in range(3 * client.UNANSWERED_MAX):
+        eventually(lambda: not guard._asked_at)
+        guard.tick()
+    assert guard.alive
+    assert guarded.run(guarded.command("true")).outcome == Exited(0)
+    assert not guard.hung
+    guard.close(10)
 
 
 def test_a_guard_that_is_gone_answers_lost_at_once_and_says_so_once(tmp_path: Path) -> None:
