@@ -275,4 +275,4 @@ def _due(delay: Duration | None, at: datetime | None, now: datetime) -> datetime
         raise UsageError("delay and at: only one of them can be given")
     if at.tzinfo is None:
         raise UsageError("at: expected a datetime with a time zone", hint="datetime.now(UTC), or .astimezone()")
-    return at.astimezone(UTC)
+    return max(now, at.astimezone(UTC))

@@ -23,11 +23,13 @@ from hueyctl.storage.store import Pause, Revocation, RunFilter, Store
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """What a change did to one run: `run` after it; `refusal` says why it was not done (None: it was)."""
+    """What a change did to one run: `run` after it; `refusal` says why it was not done (None: it was), `before` that it
+    had been already."""
 
     run: PublicRun
     refusal: str | None = None
     hint: str | None = None
+    before: bool = False
 
 
 def revoke(
@@ -199,6 +201,8 @@ def _effect(session: Session, revocation: Revocation) -> Effect:
             return Effect(run, refusal, f"`hueyctl revoke --kill {run.id[:8]}` stops it")
         case "ended" if run.state is not RunState.REVOKED:
             return Effect(run, f"has already {_ENDED[run.state]}")
+        case "ended":
+            return Effect(run, before=True)
         case _:
             return Effect(run)
 

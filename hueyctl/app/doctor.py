@@ -6,6 +6,7 @@ It needs no worker, changes nothing, and takes whatever it meets (a damaged stor
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from datetime import datetime
@@ -56,16 +57,23 @@ def doctor(file: Path | None, *, cwd: Path, environ: Mapping[str, str], full: bo
 
 
 def _of_file(path: Path) -> Iterator[Check]:
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return  # which is why it could not be loaded
-    if mode & 0o002:
-        yield problem(
-            "file",
-            f"{path} can be written by every user of this machine, who can so run anything as you",
-            f"chmod o-w {path}",
-        )
+    """Who may write it, or put another in its place: its jobs run as whoever starts the worker."""
+    for each in (path, path.parent):
+        try:
+            found = os.stat(each)
+        except OSError:
+            return  # which is why it could not be loaded
+        if found.st_uid not in {0, os.geteuid()}:
+            owner = f"{each} belongs to user {found.st_uid}, who can so run anything as you"
+            yield warning("file", owner, f"chown it, or run hueyctl as user {found.st_uid}")
+        if found.st_mode & stat.S_ISVTX:
+            continue  # of such a folder everybody can take away his own files alone
+        if found.st_mode & 0o002:
+            everyone = f"{each} can be written by every user of this machine, who can so run anything as you"
+            yield problem("file", everyone, f"chmod o-w {each}")
+        if found.st_mode & 0o020 and found.st_gid != os.getegid():
+            group = f"{each} can be written by the group {found.st_gid}, which can so run anything as you"
+            yield warning("file", group, f"chmod g-w {each}, unless its members may")
 
 
 def _of_what_it_names(project: Project, environ: Mapping[str, str]) -> Iterator[Check]:

@@ -99,10 +99,14 @@ def _of_permissions(place: Place, folder: Path) -> Iterator[Check]:
                 problem("permissions", f"{path} belongs to {owner}, and you are user {me}", "one store is for one user")
             )
     unwritable = [path for path in (folder, *_files(place)) if os.path.exists(path) and not os.access(path, os.W_OK)]
-    found += [
-        problem("permissions", f"{path} can't be written by you", "run hueyctl as its owner, or give it to you")
-        for path in unwritable
-    ]
+    if unwritable and _is_read_only(folder):
+        where = "mount it writable, or name another place for the store"
+        found.append(problem("permissions", f"{folder} is on a file system that is mounted read-only", where))
+    else:
+        found += [
+            problem("permissions", f"{path} can't be written by you", "run hueyctl as its owner, or give it to you")
+            for path in unwritable
+        ]
     yield from found or [
         ok("permissions", "for its owner alone" if os.path.exists(place.dir) else f"{folder} can be written")
     ]
@@ -110,6 +114,13 @@ def _of_permissions(place: Place, folder: Path) -> Iterator[Check]:
 
 def _files(place: Place) -> list[Path]:
     return [place.path, *(Path(f"{place.path}{end}") for end in ("-wal", "-shm"))]
+
+
+def _is_read_only(folder: Path) -> bool:
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
 
 
 def _chmod(rights: str, path: Path) -> str:

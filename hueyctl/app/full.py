@@ -62,7 +62,7 @@ def _what_is_full(
     holder = None if run.lock_key is None else store.lock_holder(run.lock_key)
     if holder is not None:
         since = brief(max(0.0, (now - holder.since).total_seconds()))
-        found.append(f"waiting for lock {run.lock_key}, held by run {holder.run[:8]} since {since}")
+        found.append(f"waiting for lock {run.lock_key}, held by run {holder.run[:8]} for {since}")
     most = None if job is None else job.max_concurrent
     if most is not None and sum(each.job == run.job for each in under_way) >= most:
         found.append(f"max_concurrent {most} of job {run.job} reached")

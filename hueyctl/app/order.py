@@ -87,7 +87,7 @@ def due(delay: str | float | timedelta | None, at: str | None, *, now: datetime,
         from hueyctl.model.instant import parse_instant
 
         try:
-            return parse_instant(at, now=now, timezone=timezone, direction="future")
+            return max(now, parse_instant(at, now=now, timezone=timezone, direction="future"))
         except ValueError as exc:
             raise UsageError(f"at: {exc}, got {quoted(at)}") from exc
     pause = delay if isinstance(delay, timedelta) else duration("delay", delay)

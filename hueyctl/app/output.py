@@ -70,13 +70,16 @@ def read_logs(
     mask = session.mask(run)
     for stream in streams if number else ():
         if last is not None:
-            data = mask.whole(tail_lines(_path(session, run.id, number, stream), last))
+            masked = mask.stream()
+            data = masked.feed(tail_lines(_path(session, run.id, number, stream), last))
+            data += masked.end() if _is_over(session, run, number) else b""
             if data:
                 yield Chunk(number, stream, data)
             continue
         pipe = _Pipe(session, run, number, stream, mask.stream())
         yield from pipe.read()
-        yield from pipe.end()
+        if _is_over(session, run, number):  # otherwise its last words may be half of a secret
+            yield from pipe.end()
 
 
 @_told
@@ -176,6 +179,11 @@ class _Pipe:
     def end(self) -> Iterator[Chunk]:
         if shown := self._mask.end():
             yield Chunk(self._attempt, self._stream, shown)
+
+
+def _is_over(session: Session, run: Run, attempt: int) -> bool:
+    now = session.reader().get(run.id)
+    return now is None or now.attempt != attempt or now.state is not RunState.RUNNING
 
 
 def _pipes(session: Session, run: Run, attempt: int, streams: tuple[Stream, ...], mask: Mask) -> list[_Pipe]:

@@ -16,7 +16,7 @@ from hueyctl.app.why import in_its_way
 from hueyctl.app.workers import WorkerStatus, serves, statuses, unserved
 from hueyctl.model.definition import Project
 from hueyctl.model.run import Run, RunState
-from hueyctl.storage.store import Line, Pause, RunFilter
+from hueyctl.storage.store import Line, Pause
 
 SHOWN = 10
 _PROGRESS = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*/\s*([0-9]+(?:\.[0-9]+)?)(?:\s+(.*))?")
@@ -63,7 +63,6 @@ def overview(session: Session, *, now: datetime) -> Overview:
     store = session.reader()
     workers = statuses(session, now=now)
     running, pauses, next_up = store.running(), store.pauses(), store.next_up(limit=SHOWN)
-    failed = RunFilter(states=(RunState.FAILED, RunState.EXPIRED))
     living = [status.worker for status in workers if status.alive]
 
     def in_the_way(run: Run) -> list[str]:
@@ -78,9 +77,7 @@ def overview(session: Session, *, now: datetime) -> Overview:
         next_up=[public_of(session, run) for run in next_up],
         in_the_way={run.id: lines for run in next_up if (lines := in_the_way(run))},
         # A pipeline fails by a step of it: that one is shown, and it has the output.
-        recent_failures=[public_of(session, run) for run in store.runs(failed, limit=2 * SHOWN) if not run.is_pipeline][
-            :SHOWN
-        ],
+        recent_failures=[public_of(session, run) for run in store.last_failed(limit=SHOWN)],
         workers=workers,
         pauses=pauses,
     )

@@ -56,7 +56,8 @@ def why_not_running(run: Run, around: Surroundings) -> list[str]:
         slots = sum(worker.concurrency for worker in serving)
         reasons.append(f"all workers of its queue are busy: {slots} of {slots} runs are under way")
     if around.ahead:
-        reasons.append(f"{around.ahead}{' or more' if around.ahead >= 1000 else ''} of its queue are ahead of it")
+        more, are = " or more" if around.ahead >= 1000 else "", "is" if around.ahead == 1 else "are"
+        reasons.append(f"{around.ahead}{more} of its queue {are} ahead of it")
     return reasons or ["it is about to start"]
 
 

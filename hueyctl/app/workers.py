@@ -92,8 +92,16 @@ def _as_of_now(store: Store) -> list[Worker]:
 
 
 def serves(worker: Worker, queue: str) -> bool:
-    """Does this worker take runs of that queue?"""
+    """Does this worker take runs of that queue? One that is to stop takes nothing new."""
+    return _is_its(worker, queue) and not _is_stopping(worker)
+
+
+def _is_its(worker: Worker, queue: str) -> bool:
     return worker.queues is None or queue in worker.queues
+
+
+def _is_stopping(worker: Worker) -> bool:
+    return worker.request == "stop"
 
 
 def unserved(workers: Sequence[Worker], queue: str, job: str) -> str | None:
@@ -101,6 +109,9 @@ def unserved(workers: Sequence[Worker], queue: str, job: str) -> str | None:
     if not workers:
         return f"no worker is running: {START} starts one"
     serving = [worker for worker in workers if serves(worker, queue)]
+    stopping = [worker.id for worker in workers if _is_its(worker, queue) and _is_stopping(worker)]
+    if not serving and stopping:
+        return f"worker {stopping[0]} is stopping, and no other serves the queue {quoted(queue)}: {START} starts one"
     if not serving:
         return f"no live worker serves the queue {quoted(queue)}: {START} starts one that does"
     if not any(job in worker.jobs for worker in serving):

@@ -108,21 +108,26 @@ def _where(runs: Sequence[str] | None, job: str | None, state: Sequence[str] | N
 
 
 def _answer(effects: Sequence[Effect], verb: str, *, notes: Sequence[str] = ()) -> Answer:
-    done = [effect.run for effect in effects if effect.refusal is None]
+    done = [effect for effect in effects if effect.refusal is None]
     refused = [effect for effect in effects if effect.refusal is not None]
     return Answer(
         documents=[
             {
-                "runs": msgspec.to_builtins(done),
+                "runs": msgspec.to_builtins([each.run for each in done]),
                 "refused": [{"id": each.run.id, "reason": each.refusal, "hint": each.hint} for each in refused],
             }
         ],
-        blocks=[Lines([f"{verb} {short(run.id)} {run.job}" for run in done])] if done else [],
+        blocks=[Lines([_line(each, verb) for each in done])] if done else [],
         notes=notes if effects else ["no such runs: nothing to do"],
         errors=[
             Refused(f"run {short(each.run.id)} of {each.run.job} {each.refusal}", hint=each.hint) for each in refused
         ],
     )
+
+
+def _line(effect: Effect, verb: str) -> str:
+    name = f"{short(effect.run.id)} {effect.run.job}"
+    return f"{name} had been {verb} before" if effect.before else f"{verb} {name}"
 
 
 def _scope(job: Sequence[str] | None, queue: Sequence[str] | None, schedule: Sequence[str] | None) -> Scope:

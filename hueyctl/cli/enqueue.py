@@ -94,7 +94,7 @@ def enqueue(
             id=id,
         )
         accepted = enqueue_one(session, order, now=now)
-    return _one(session, accepted, waiting, patience, passed=at if order.due_at and order.due_at < now else None)
+    return _one(session, accepted, waiting, patience, passed=at if order.due_at == now else None)
 
 
 def parse_params(definition: Job | Pipeline, words: Sequence[str]) -> Mapping[str, object]:

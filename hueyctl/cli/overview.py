@@ -85,7 +85,7 @@ def pauses_table(seen: Overview, now: datetime) -> Table:
 def overview_notes(seen: Overview) -> list[str]:
     """What stands in the way of all that waits."""
     notes = [
-        f'no live worker serves the queue "{queue.name}", where {queue.queued + queue.scheduled} wait'
+        f'no live worker serves the queue "{queue.name}", where {_how_many_wait(queue.queued + queue.scheduled)}'
         for queue in seen.queues
         if not queue.served and queue.queued + queue.scheduled
     ]
@@ -94,11 +94,15 @@ def overview_notes(seen: Overview) -> list[str]:
     return notes
 
 
+def _how_many_wait(count: int) -> str:
+    return f"{count} wait{'s' if count == 1 else ''}"
+
+
 def shown_progress(progress: Progress | None) -> str:
     """`40/100 (40%) resizing`, or nothing."""
     if progress is None:
         return ""
     if progress.done is None or progress.total is None:
         return progress.text
-    part = f" ({progress.done / progress.total:.0%})" if progress.total else ""
+    part = f" ({progress.done / progress.total:.0%})" if 0 <= progress.done <= progress.total > 0 else ""
     return f"{progress.done:g}/{progress.total:g}{part} {progress.text}".rstrip()

@@ -18,6 +18,8 @@ from hueyctl.cli.answer import Answer, Answers, Block, Facts, Line, Lines, Raw, 
 from hueyctl.cli.harmless import Decoder, json_text, one_line
 from hueyctl.errors import ConfigError, HueyctlError, Refused, RunFailed
 
+_SAID_MAX = 10  # of an answer that can't be written, so many lines go into the error
+
 
 class Screen:
     """Where answers are shown: `stdout`, and stderr for what is said beside them."""
@@ -66,7 +68,8 @@ class Screen:
         except BrokenPipeError:
             raise
         except OSError as exc:
-            raise Refused(f"the answer could not be written: {exc.strerror}") from exc
+            # Who enqueues must not be left without the id: he would do it again.
+            raise Refused(f"the answer could not be written: {exc.strerror}", hint=_in_short(answer)) from exc
         if not self._as_json:
             for remark in answer.remarks:
                 _to_stderr(f"{one_line(remark)}\n")
@@ -117,6 +120,13 @@ class Screen:
     def _end_line(self) -> None:
         if not self._at_line_start:
             self._text("\n")
+
+
+def _in_short(answer: Answer) -> str | None:
+    """What it would have said, where that is a few lines."""
+    said = [each.text for each in answer.blocks if isinstance(each, Line)]
+    said += [text for each in answer.blocks if isinstance(each, Lines) for text in each.texts[:_SAID_MAX]]
+    return f"it was: {' '.join(said)}" if 0 < len(said) <= _SAID_MAX else None
 
 
 def encode(document: dict[str, Any]) -> bytes:

@@ -66,7 +66,8 @@ def next_(
 ) -> Answer:
     """Show when a schedule fires next. Or when a cron expression would (no jobs.toml is needed for that)."""
     if (name is None) == (cron is None):
-        raise UsageError("expected a schedule's name, or --cron EXPRESSION")
+        both = "not both" if name else "none was given"
+        raise UsageError(f"expected a schedule's name, or --cron EXPRESSION; {both}")
     shown_in = _zone(timezone)
     notes = []
     if cron is not None:

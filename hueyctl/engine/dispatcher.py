@@ -569,7 +569,7 @@ class Dispatcher:
         except (StoreBusy, StoreFull):
             return  # the next change is looked at again
         self._to_stop |= {token for _, token in to_stop}
-        if request is not None:
+        if request is not None and not (request == "stop" and self._draining):
             self._events.asked(request)
 
     def _stop_revoked(self) -> None:

@@ -21,6 +21,7 @@ import msgspec
 from hueyctl.engine.definitions import Definitions, EnvFileError
 from hueyctl.model.command import render
 from hueyctl.model.definition import CommandBody, Job, Project, PythonBody, ScriptBody
+from hueyctl.model.mask import Mask
 from hueyctl.model.outcome import TimedOut, describe
 from hueyctl.model.params import environment
 from hueyctl.process import child
@@ -36,6 +37,7 @@ def run_once(project: Project, job: Job, params: Mapping[str, Any]) -> int:
         env, _ = Definitions(project, os.environ).environment(job)
     except EnvFileError as exc:
         return _cannot_start(CANT_START, str(exc))
+    hidden = Mask(params.get(param.name) for param in job.params if param.secret)
     become_subreaper()
     with tempfile.TemporaryDirectory(prefix="hueyctl-run-") as folder, tempfile.TemporaryFile() as call:
         env |= {
@@ -58,13 +60,13 @@ def run_once(project: Project, job: Job, params: Mapping[str, Any]) -> int:
                 pass_fds=[call.fileno()],
             )
         except CannotStart as exc:
-            return _cannot_start(exc.outcome.code, exc.outcome.reason)
+            return _cannot_start(exc.outcome.code, hidden.text(exc.outcome.reason))
         except FileNotFoundError as exc:
             if not job.dir.is_dir():
                 return _cannot_start(CANT_START, f"its folder can't be entered: {job.dir}")
-            return _cannot_start(NO_SUCH_PROGRAM, f"{argv[0]}: {exc.strerror}")
+            return _cannot_start(NO_SUCH_PROGRAM, hidden.text(f"{argv[0]}: {exc.strerror}"))
         except (OSError, ValueError) as exc:
-            return _cannot_start(CANT_START, f"{argv[0]}: {getattr(exc, 'strerror', None) or exc}")
+            return _cannot_start(CANT_START, hidden.text(f"{argv[0]}: {getattr(exc, 'strerror', None) or exc}"))
         try:
             return _wait(process, job)
         finally:
@@ -97,8 +99,11 @@ def _argv(project: Project, job: Job, params: dict[str, Any], env: dict[str, str
 
 
 def _wait(process: subprocess.Popen[bytes], job: Job) -> int:
-    """Its end, as an exit code. Ctrl-C is the job's: it has the same terminal, and we wait for what it makes of it."""
-    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Its end, as an exit code. Signals are the job's, and we wait for what it makes of them. Ctrl-C reaches it by
+    itself, from the terminal that it has with us; told to us alone, elsewhere, we hand it on."""
+    interrupt = signal.signal(signal.SIGINT, lambda number, frame: _hand_on(process, number))
+    if interrupt is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, interrupt)
     terminate = signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
     try:
         code = process.wait(None if job.timeout is None else job.timeout.total_seconds())
@@ -116,6 +121,25 @@ def _wait(process: subprocess.Popen[bytes], job: Job) -> int:
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, terminate)
     return code if code >= 0 else 128 - code
+
+
+def _hand_on(process: subprocess.Popen[bytes], number: int) -> None:
+    if not _in_front():
+        process.send_signal(number)
+
+
+def _in_front() -> bool:
+    """Are we what the terminal's keys reach?"""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 def _cannot_start(code: int, reason: str) -> int:

@@ -62,6 +62,7 @@ from hueyctl.storage.stores import open_bell, open_store
 READY_FD = "HUEYCTL_READY_FD"
 JOIN_S = 0.05  # between looks at the threads while draining
 AFTERMATH_S = 1.0  # for the threads to take what the guard's end tells them
+SAY_S = 0.5  # for what is only to be shown
 LAST_WRITE_S = 30.0  # for the last settlements, on a slow or busy store
 
 
@@ -451,6 +452,8 @@ class _Worker:
         self._log.info(f"stopping: {reason}; {self._dispatcher.under_way()} under way")
         self._dispatcher.drain()
         self._consumer.finish()
+        if self._dispatcher.under_way():
+            self._say_that_it_stops()
         if not self._wait_for_threads(self._project.worker.shutdown_timeout.total_seconds()):
             self._log.warning("interrupting what is still under way")
             self._dispatcher.interrupt("interrupted")
@@ -473,6 +476,11 @@ class _Worker:
         ring(self._place.bell, b"work")
         self._log.info(f"worker {self.id} offline")
         return 0
+
+    def _say_that_it_stops(self) -> None:
+        """In the store, for who looks while it drains; a signal told nobody."""
+        with suppress(StoreError), closing(_open(self._place, busy_s=SAY_S)) as store:
+            store.ask(self.id, "stop", by=self.id, now=datetime.now(UTC))
 
     def _leave_behind(self) -> int:
         """Something that can't be killed goes on: settle what has ended, give nothing else back, and leave the rest to

@@ -128,6 +128,9 @@ def _forms(secret: object) -> Iterable[str]:
     if isinstance(secret, list | tuple):
         for item in secret:
             yield from _forms(item)
+    elif isinstance(secret, dict):
+        for item in secret.values():  # its keys are words that others use, too
+            yield from _forms(item)
     elif isinstance(secret, str):
         import json
 

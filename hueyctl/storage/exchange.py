@@ -104,11 +104,15 @@ def _exchange(
             keep_printed(database, [settlement for settlement in settlements if settlement not in stale])
             if want is not None and any(bounds(want, settlement.claimed) for settlement in settlements):
                 database.tell(b"work")  # the end of one may let another machine's worker start the next
-        due, more = _let_time_pass(database, known, log)
+        more = _let_time_pass(database, known, log)
+        opens_at = None
         if want is not None and not more and known.registered(want.worker):
             limits = Limits(database, want, log.time, paused=known.paused())
             stopped = claim(database, known, limits, log, claims, durable=durable)
-            due = min((at for at in (due, limits.opens_at) if at is not None), default=None)
+            opens_at = limits.opens_at
+        # What was claimed expires no more.
+        times = *known.pending(again=any(each.run.expires_at is not None for each in claims)), opens_at
+        due = min((at for at in times if at is not None), default=None)
         log.write(database)
         hooked = follow(database, log)
         if hooked:
@@ -132,8 +136,8 @@ def _exchange(
     return done, stopped == "reclaim"
 
 
-def _let_time_pass(database: Database, known: Known, log: Log) -> tuple[int | None, bool]:
-    """When the next run becomes due; whether more than one batch is due now."""
+def _let_time_pass(database: Database, known: Known, log: Log) -> bool:
+    """End what has expired, and let what is due into its line; is there more of it than one batch?"""
     due, expires = known.pending(again=log.entered)
     more = False
     if expires is not None and expires <= log.time:
@@ -144,8 +148,8 @@ def _let_time_pass(database: Database, known: Known, log: Log) -> tuple[int | No
         for row in sorted(promoted):
             log.row(row, EventType.ENQUEUED, RunState.SCHEDULED, RunState.QUEUED)
         more = more or len(promoted) == BATCH
-        due, _ = known.pending(again=True)
-    return due, more
+        known.pending(again=True)
+    return more
 
 
 def expire(database: Database, log: Log) -> int:

@@ -59,6 +59,16 @@ LAST: Final = f"""
 SELECT {RUN_COLUMNS} FROM runs WHERE trigger = 'manual' AND position IS NULL ORDER BY n DESC LIMIT 1
 """
 
+# Those that ended badly, the last to end first; and of a pipeline the steps that did.
+BAD_LATELY: Final = f"""
+SELECT {RUN_COLUMNS} FROM runs INDEXED BY runs_ended WHERE state = ? AND finished_at IS NOT NULL AND position IS NULL
+ORDER BY finished_at DESC LIMIT ?
+"""
+BAD_STEPS: Final = f"""
+SELECT {RUN_COLUMNS} FROM runs WHERE pipeline = ? AND pipeline IS NOT NULL AND position IS NOT NULL
+    AND state IN ('failed', 'expired')
+"""
+
 LINES: Final = """
 SELECT queue, job, state, count FROM lines WHERE count > 0
 UNION ALL
@@ -204,6 +214,19 @@ def next_up(database: Database, *, limit: int) -> list[Run]:
 
 def _by_turn(rows: list[Row]) -> list[Run]:
     return sorted(_runs(rows), key=lambda run: (-run.priority, run.n))
+
+
+def last_failed(database: Database, *, limit: int) -> list[Run]:
+    """`Store.last_failed`."""
+    bad = (RunState.FAILED, RunState.EXPIRED)
+    with database.snapshot():
+        rows = [row for state in bad for row in database.all(BAD_LATELY, state.value, 2 * limit)]
+        whole = [run.id for run in _runs(rows) if run.is_pipeline]
+        rows += [row for id in whole for row in database.all(BAD_STEPS, id)]
+    # Steps of pipelines that go on have no index by their end: the newest of them will do.
+    found = {run.n: run for run in [*_runs(rows), *runs(database, RunFilter(states=bad), limit=2 * limit, before=None)]}
+    ended = [(run.finished_at, run.n, run) for run in found.values() if run.finished_at and not run.is_pipeline]
+    return [run for _, _, run in sorted(ended, reverse=True)[:limit]]
 
 
 def ahead_of(database: Database, run: Run) -> int:

@@ -225,6 +225,9 @@ class SqlStore:
     def next_up(self, *, limit: int) -> list[Run]:
         return reading.next_up(self.database, limit=limit)
 
+    def last_failed(self, *, limit: int) -> list[Run]:
+        return reading.last_failed(self.database, limit=limit)
+
     def ahead_of(self, run: Run) -> int:
         return reading.ahead_of(self.database, run)
 

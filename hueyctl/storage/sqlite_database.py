@@ -249,11 +249,11 @@ class SqliteDatabase:
             case sqlite3.SQLITE_FULL:
                 return StoreFull(f"{self.path}: the disk is full", hint="free some space; nothing was half-done")
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM:
-                return StoreReadOnly(f"{self.path} can't be written", hint=PERMISSIONS)
+                return _unwritable(self.path, "can't be written")
             case sqlite3.SQLITE_CANTOPEN if not os.path.lexists(self.path):
                 return missing(self.path)
             case sqlite3.SQLITE_CANTOPEN:
-                return StoreReadOnly(f"{self.path} can't be opened here: {exc}", hint=PERMISSIONS)
+                return _unwritable(self.path, f"can't be opened here: {exc}")
             case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
                 return damaged(self.path, str(exc))
             case sqlite3.SQLITE_IOERR if code in {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}:
@@ -369,6 +369,13 @@ class SqliteDatabase:
 def missing(path: Path) -> StoreMissing:
     """There is no store at `path`."""
     return StoreMissing(f"{path}: there is no store yet", hint="`hueyctl enqueue` or `hueyctl worker start` makes one")
+
+
+def _unwritable(path: Path, found: str) -> StoreReadOnly:
+    with suppress(OSError):
+        if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
+            return StoreReadOnly(f"{path} can't be written: its file system is mounted read-only")
+    return StoreReadOnly(f"{path} {found}", hint=PERMISSIONS)
 
 
 def damaged(path: Path, found: str) -> StoreDamaged:

@@ -83,7 +83,7 @@ class StepRun(msgspec.Struct, frozen=True):
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     """What one exchange did.
 
-    `next_due`: when the next scheduled run becomes due, if one waits for a time, or a rate limit lets the next one
+    `next_due`: when the next scheduled run becomes due, or one that waits expires, or a rate limit lets the next one
     start. `throttled`: one waits for such a limit. `opened`: a run that waited for what ended here may be claimed now.
     """
 
@@ -407,7 +407,8 @@ class Store(Protocol):
         """Leave a request for a worker; False where there is none of that id."""
 
     def asked(self, worker: str) -> tuple[str | None, tuple[tuple[int, str], ...]]:
-        """What this worker was asked, and (n, token) of its attempts that are to be stopped. Clears the request."""
+        """What this worker was asked, and (n, token) of its attempts that are to be stopped. Clears the request
+        to reload; one to stop stands until the worker has gone."""
 
     def rescue(self, worker: str, *, cause: str, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Run]:
         """Give back every run that this (dead) worker had, by `model.transition.lose`, and take the worker out.
@@ -486,6 +487,10 @@ class Store(Protocol):
     def next_up(self, *, limit: int) -> list[Run]:
         """Queued and scheduled runs in the order in which they'd be claimed, pauses, limits and workers aside: those
         that wait for a lock or their schedule's turn (of the first `limit` of these) come after the queued."""
+
+    def last_failed(self, *, limit: int) -> list[Run]:
+        """Runs that failed or expired, the last to end first; of pipelines their steps (of those that still go on, the
+        newest)."""
 
     def ahead_of(self, run: Run) -> int:
         """How many queued runs of its queue would be claimed before this queued one (counted up to 1,000)."""

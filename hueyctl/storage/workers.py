@@ -99,7 +99,8 @@ def asked(database: Database, worker: str) -> tuple[str | None, tuple[tuple[int,
         with database.write(durable=False):
             row = database.one("SELECT request FROM workers WHERE id = ?", worker)
             request = row[0] if row else None
-            database.run("UPDATE workers SET request = NULL WHERE id = ?", worker)
+            # A stop stands until the worker has gone: whoever looks meanwhile is to see that it takes nothing new.
+            database.run("UPDATE workers SET request = NULL WHERE id = ? AND request = 'reload'", worker)
     stops = database.all(sql, worker)
     return request, tuple((n, token) for n, token in stops)
 

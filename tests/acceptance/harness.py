@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import pytest
 
@@ -156,15 +156,18 @@ class Project:
         assert "Traceback" not in result.err, repr(result)
         return result
 
-    def popen(self, *words: str) -> subprocess.Popen[bytes]:
-        """Type a command and leave it running, its output in pipes."""
+    def popen(
+        self, *words: str, stdout: int | IO[bytes] = subprocess.PIPE, start_new_session: bool = False
+    ) -> subprocess.Popen[bytes]:
+        """Type a command and leave it running, its output in pipes (if not elsewhere)."""
         return subprocess.Popen(
             [self.command, *words],
             cwd=self.dir,
             env=self.env,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.PIPE,
+            start_new_session=start_new_session,
         )
 
     def enqueue(self, *words: str) -> str:

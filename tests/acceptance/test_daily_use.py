@@ -271,6 +271,24 @@ def test_logs_follow_a_run_until_it_ends(project: Project) -> None:
         follower.communicate()
 
 
+def test_logs_of_what_still_runs_hold_back_what_may_be_half_of_a_secret(project: Project) -> None:
+    project.write(
+        """
+        [jobs.half]
+        script = 'printf "so far ${PARAM_TOKEN:0:5}"; until [ -e go ]; do sleep 0.05; done; printf "${PARAM_TOKEN:5}"'
+        params = { token = { type = "string", secret = true, required = true } }
+        """
+    )
+    with project.worker():
+        run = project.enqueue("half", "token=abcdefghij")
+        eventually(lambda: "so far" in project.cli("logs", run).out)
+        assert project.cli("logs", run).out == "so far "
+        assert project.cli("logs", run, "-n", "1").out == "so far "
+        (project.dir / "go").touch()
+        project.reaches(run, "succeeded")
+    assert project.cli("logs", run).out == project.cli("logs", run, "-n", "1").out == "so far ***"
+
+
 def test_progress_is_seen_while_a_run_goes_on(project: Project) -> None:
     project.write(
         """

@@ -176,6 +176,39 @@ def test_run_exits_like_the_command_that_it_runs(project: Project, words: list[s
     assert result.err.strip()
 
 
+def test_an_interrupt_of_run_alone_reaches_what_it_runs(project: Project) -> None:
+    """As CI systems and supervisors send it; on a terminal Ctrl-C reaches both by itself."""
+    project.write("""
+        [jobs.long]
+        script = 'echo up > up; exec sleep 300'
+        """)
+    running = project.popen("run", "long", start_new_session=True)
+    eventually(lambda: project.lines("up"))
+    running.send_signal(signal.SIGINT)
+    assert running.wait(20) == 128 + signal.SIGINT
+    running.communicate()
+    eventually(lambda: not any("sleep 300" in line for line in project.processes().values()))
+
+
+def test_a_secret_is_not_in_what_run_itself_says(project: Project) -> None:
+    project.write("""
+        [jobs.login]
+        command = ["no-such-{token}"]
+        params = { token = { type = "string", secret = true, required = true } }
+        """)
+    assert "not started: no-such-***: " in project.cli("run", "login", "token=hunter22", code=127).err
+
+
+def test_who_cannot_be_told_the_id_of_what_he_enqueued_is_told_it_otherwise(project: Project) -> None:
+    """Or he would do it again."""
+    project.write(JOBS)
+    with open("/dev/full", "wb") as full:
+        enqueueing = project.popen("enqueue", "good", stdout=full)
+        _, err = enqueueing.communicate(timeout=60)
+    assert enqueueing.returncode == 1
+    assert f"hint: it was: {project.run('last')['id']}\n" in err.decode()
+
+
 def test_a_closed_pipe_ends_a_command_quietly(project: Project) -> None:
     project.write(JOBS)
     project.cli("enqueue", "--batch", "-", stdin='{"job": "good"}\n' * 3000)

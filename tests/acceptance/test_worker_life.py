@@ -62,6 +62,31 @@ def test_a_worker_that_is_asked_to_end_finishes_what_runs_and_takes_nothing_new(
         assert not project.processes()
 
 
+def test_who_looks_at_a_worker_that_ends_is_told_that_it_takes_nothing_new(project: Project) -> None:
+    """However it was told to."""
+    project.write(JOBS)
+    for how in ("signal", "command"):
+        (project.dir / "go").unlink(missing_ok=True)
+        (project.dir / "marks").unlink(missing_ok=True)
+        with project.worker() as worker:
+            project.enqueue("gate")
+            eventually(lambda: project.lines("marks") == ["started"])
+            if how == "signal":
+                worker.signal(signal.SIGTERM)
+            else:
+                project.cli("worker", "stop", "--timeout", "0.2s", code=124)
+            eventually(lambda: [row["request"] for row in project.workers()] == ["stop"])
+            eventually(lambda w=worker: "stopping" in w.log)
+            assert [row["request"] for row in project.workers()] == ["stop"]
+            stopping = f"worker {project.workers()[0]['id']} is stopping, and no other serves the queue"
+            assert stopping in project.cli("enqueue", "mark").err
+            assert stopping in project.cli("inspect", "last").out
+            assert stopping in project.cli("doctor", code=1).out
+            (project.dir / "go").touch()
+            assert worker.ended() == 0
+        project.burst()
+
+
 def test_a_second_signal_interrupts_and_what_ran_goes_back_to_the_queue(project: Project) -> None:
     project.write(JOBS)
     for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)):

@@ -156,6 +156,18 @@ def test_due_runs_become_queued_though_nobody_claims(scene: Scene) -> None:
     assert scene.get(run).state is RunState.QUEUED
 
 
+def test_next_due_is_also_when_a_run_that_nobody_may_claim_expires(scene: Scene) -> None:
+    """An idle worker would find out when it is told of something else. One that was claimed expires no more."""
+    scene.store.pause([Pause(kind="job", name="a", note=None, by="bob", at=scene.now)])
+    paused, open = scene.accept("a", expires_s=20), scene.accept("b", expires_s=5)
+    exchange = scene.store.exchange([], scene.want(), now=scene.now)
+    assert [claim.run.id for claim in exchange.claims] == [open.id]
+    assert exchange.next_due == scene.now + timedelta(seconds=20)
+    scene.now += timedelta(seconds=20)
+    assert scene.store.exchange([], scene.want(), now=scene.now).next_due is None
+    assert scene.get(paused).state is RunState.EXPIRED
+
+
 def test_next_due_is_that_of_the_run_that_waits_for_a_time_longest_first(scene: Scene) -> None:
     for seconds in (50, 30, 40):
         scene.accept(due_at=scene.now + timedelta(seconds=seconds))

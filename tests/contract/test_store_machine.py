@@ -168,7 +168,9 @@ class Machine(RuleBasedStateMachine):
                 self.tell(run, "enqueued")
 
     def next_due(self) -> datetime | None:
-        return min((run.due for run in self.runs_in(S.SCHEDULED)), default=None)
+        waiting = self.runs_in(S.WAITING, S.SCHEDULED, S.QUEUED, S.HELD)
+        times = [run.due for run in self.runs_in(S.SCHEDULED)] + [run.expires for run in waiting if run.expires]
+        return min(times, default=None)
 
     # -- users ------------------------------------------------------------------------------------------------------
 

@@ -157,6 +157,21 @@ def test_who_waits_for_a_lock_is_next_up_behind_those_that_wait_for_none(scene: 
         assert [run.id for run in scene.store.next_up(limit=limit)] == expected[:limit]
 
 
+def test_failures_come_as_they_ended_and_those_of_pipelines_by_their_steps(scene: Scene) -> None:
+    late = scene.accept("a", due_at=scene.now + timedelta(seconds=5))
+    many = [scene.accept("a") for _ in range(5)]
+    for claim in scene.claim():
+        scene.fail(claim)
+    scene.now += timedelta(seconds=5)
+    scene.fail(scene.claim_one())
+    gone = scene.accept("a", expires_s=1)
+    scene.now += timedelta(seconds=2)
+    assert scene.claim() == []
+    expected = [gone.id, late.id, *(run.id for run in reversed(many))]
+    for limit in (1, 3, 10):
+        assert [run.id for run in scene.store.last_failed(limit=limit)] == expected[:limit]
+
+
 def test_ahead_of_counts_what_its_queue_would_claim_before_it(scene: Scene) -> None:
     high = scene.accept("b", priority=5)
     first, second = scene.accept("a"), scene.accept("a")

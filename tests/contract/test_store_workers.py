@@ -51,6 +51,16 @@ def test_a_request_is_given_once(scene: Scene) -> None:
     assert scene.store.asked("w1") == (None, ())
 
 
+def test_a_stop_stands_until_the_worker_has_gone(scene: Scene) -> None:
+    """Who looks meanwhile is to see that it takes nothing new."""
+    scene.store.ask("w1", "stop", by="bob", now=scene.now)
+    for _ in range(2):
+        assert scene.store.asked("w1") == ("stop", ())
+        assert scene.store.workers()[0].request == "stop"
+    scene.store.unregister("w1", reason="asked to stop", now=scene.now)
+    assert scene.store.workers() == []
+
+
 def test_a_reload_does_not_take_the_place_of_a_stop(scene: Scene) -> None:
     scene.store.ask("w1", "stop", by="bob", now=scene.now)
     scene.store.ask("w1", "reload", by="bob", now=scene.now)

@@ -489,7 +489,7 @@ def test_revoking_a_pipeline_takes_all_of_it_and_a_running_step_needs_kill(shell
     id = shell.enqueue("etl", "url=u")
     assert shell.type("revoke", id).out == f"revoked {id[:8]} etl\n"
     assert states(shell, id) == ["revoked"] * 5
-    assert shell.type("revoke", "etl").out == f"revoked {id[:8]} etl\n"
+    assert shell.type("revoke", "etl").out == f"{id[:8]} etl had been revoked before\n"
 
     id = shell.enqueue("etl", "url=u")
     (claim,) = shell.claim("fetch")

@@ -323,7 +323,7 @@ def test_the_whole_at_a_glance(shell: Shell) -> None:
     text = shell.type("inspect")
     for part in (r"heavy +1 +0 +0 +0 +0 +by no live worker", r"40/100 \(40%\) resizing", r"job +cafe .*why not"):
         assert re.search(part, text.out), text
-    assert 'no live worker serves the queue "heavy", where 1 wait' in text.err
+    assert 'no live worker serves the queue "heavy", where 1 waits' in text.err
 
 
 def test_a_store_with_nothing_in_it_is_inspected_too(shell: Shell) -> None:

@@ -56,7 +56,7 @@ def test_the_lock_and_each_limit_that_is_full_is_named(shell: Shell) -> None:
     assert {claim.run.id for claim in claims} == set(first.values())
     second = {job: enqueue(shell, job) for job in jobs}
     (line,) = why(shell, second["sync"])
-    assert re.fullmatch(rf"waiting for lock crm-acme, held by run {first['sync'][:8]} since [0-9.]+m?s", line)
+    assert re.fullmatch(rf"waiting for lock crm-acme, held by run {first['sync'][:8]} for [0-9.]+m?s", line)
     assert why(shell, second["few"]) == ["max_concurrent 1 of job few reached"]
     assert why(shell, second["narrow"]) == ['concurrency 1 of the queue "narrow" reached']
     (line,) = why(shell, second["rare"])

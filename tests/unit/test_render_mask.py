@@ -72,6 +72,10 @@ def test_json_values_are_masked_in_their_depth() -> None:
     assert Mask(["hunter2", 123456]).value(value) == {"***": ["x ***", {"n": "***", "ok": True}], "n": 1}
 
 
+def test_what_is_in_an_object_in_a_secret_array_is_secret() -> None:
+    assert Mask([[{"key": "hunter22", "more": [{"deep": 98765}]}]]).text("hunter22 98765") == "*** ***"
+
+
 def test_elements_of_a_secret_array_are_secret() -> None:
     assert Mask([["alpha", ["bravo"]]]).text("alpha bravo") == "*** ***"
 
