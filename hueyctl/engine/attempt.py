@@ -42,7 +42,7 @@ from hueyctl.model.params import completed, environment
 from hueyctl.model.run import Run
 from hueyctl.model.transition import Done, Final, Printed, Release, Settlement, Verdict
 from hueyctl.process.output import end_of, whole
-from hueyctl.process.spec import AttemptSpec, Ended, ProcessSpec, PythonSpec
+from hueyctl.process.spec import AttemptSpec, Ended, ProcessSpec, PythonSpec, StopReason
 from hueyctl.storage.place import Place
 from hueyctl.storage.store import Claim
 
@@ -51,6 +51,13 @@ KEPT_MAX = 64 * 1024
 # How long an attempt waits for a full disk to take what it is handed, and between tries.
 SPACE_PATIENCE_S = 30.0
 SPACE_PAUSE_S = 0.5
+
+
+class _CalledOff(Exception):
+    """What an attempt that has not begun is stopped by."""
+
+    def __init__(self, reason: StopReason) -> None:
+        self.reason: StopReason = reason
 
 
 class JobFailed(Exception):
@@ -87,7 +94,9 @@ class Attempt:
         self.remarks: dict[str, str] = {}
         self._guard = guard
         self._start_by = start_by
-        self._begun = True  # as far as is known
+        self._begun = False  # as far as is known
+        self._waiting: threading.Event | None = None  # for space; set: it is to stop that
+        self._called_off: StopReason | None = None
         self.in_thread = isinstance(self.job.body, PythonBody) and self.job.body.isolation == "thread"
         """Does the body run inside the worker, where nothing can stop it?"""
 
@@ -143,8 +152,8 @@ class Attempt:
     def _outcome(self) -> AnyOutcome:
         if self.in_thread:
             if time.monotonic() >= self._start_by:
-                self._begun = False
                 return Stopped("stale")
+            self._begun = True
             outcome = _inline()(self)
             if isinstance(outcome, Returned):
                 self._keep_returned(outcome)
@@ -156,6 +165,9 @@ class Attempt:
             return NotStarted(126, str(exc))
         except OSError as exc:
             return NotStarted(126, f"its input can't be written: {exc}")
+        except _CalledOff as exc:
+            return Stopped(exc.reason)
+        self._begun = True
         try:
             ended = self._guard().run(spec)
         finally:
@@ -170,7 +182,12 @@ class Attempt:
 
     def _hand_over(self, spec: AttemptSpec) -> None:
         """Write what the attempt is handed to the file in which its body looks for it. On a full disk it is waited for
-        space: that is not the job's fault."""
+        space: that is not the job's fault.
+
+        Raises:
+            OSError: it can't be written.
+            _CalledOff: it was stopped meanwhile, or it is too late to begin.
+        """
         inputs, jobs = self.claim.inputs, self.definitions.project.jobs
         if isinstance(spec.body, PythonSpec) and spec.body.input is not None:
             path, data = spec.body.input, as_json(inputs, jobs)
@@ -178,7 +195,7 @@ class Attempt:
             path, data = spec.stdin, as_stdin(inputs, jobs)
         else:
             return
-        patient_until = min(time.monotonic() + SPACE_PATIENCE_S, self._start_by)
+        patient_until = time.monotonic() + SPACE_PATIENCE_S
         while True:
             try:
                 os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -188,7 +205,24 @@ class Attempt:
             except OSError as exc:
                 if exc.errno not in {errno.ENOSPC, errno.EDQUOT} or time.monotonic() >= patient_until:
                     raise
-            time.sleep(SPACE_PAUSE_S)
+            if time.monotonic() >= self._start_by:
+                raise _CalledOff("stale")
+            self._waiting = self._waiting or threading.Event()
+            if self._waiting.wait(SPACE_PAUSE_S):
+                raise _CalledOff(self._called_off or "interrupted")
+
+    def call_off(self, reason: StopReason) -> bool:
+        """Stop it where it waits for space; False: it doesn't."""
+        if self._waiting is None or self._begun:
+            return False
+        self._called_off = reason
+        self._waiting.set()
+        return True
+
+    @property
+    def begun(self) -> bool:
+        """May anything of its body have run?"""
+        return self._begun
 
     def _take_away(self, spec: AttemptSpec) -> None:
         if self.claim.inputs:
@@ -385,7 +419,7 @@ def given_back(attempt: Attempt) -> Settlement:
     return Settlement(
         n=attempt.run.n,
         token=attempt.claim.token,
-        verdict=Release(started=True),
+        verdict=Release(started=attempt.begun),
         outcome=Stopped("interrupted"),
         ended_at=datetime.now(UTC),
         claimed=attempt.run,

@@ -29,7 +29,7 @@ from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.pace import LINGER_S, Pace
 from hueyctl.engine.scheduler import Scheduler
 from hueyctl.engine.seats import Seats
-from hueyctl.errors import StoreBusy, StoreFull, StoreUnreachable
+from hueyctl.errors import StoreBusy, StoreFull, StoreUncertain, StoreUnreachable
 from hueyctl.model.outcome import describe
 from hueyctl.model.transition import Release, Retry, Settlement
 from hueyctl.process.spec import StopReason
@@ -238,7 +238,8 @@ class Dispatcher:
         with self._lock:
             active = [*self._active.values()]
         for attempt in active:
-            self._guard().stop(attempt.claim.token, why)
+            if not attempt.call_off(why):
+                self._guard().stop(attempt.claim.token, why)
 
     def stoppable(self) -> bool:
         """Is an attempt under way that ends when it is stopped?"""
@@ -455,13 +456,22 @@ class Dispatcher:
                 exchange = store.exchange(settlements, None, now=datetime.now(UTC), hooks=self.definitions.hooks)
                 self._report(endings, exchange)
                 self._unannounced = b"work"
-            else:  # any write will do to see whether there is space again
-                store.beat(self.worker, running=self.under_way(), now=datetime.now(UTC))
+            elif not self._takes_a_write(store):
+                raise StoreBusy("it can't be found out")
             self._refused_until, self._troubled = None, False
         except (StoreBusy, StoreFull):
             with self._lock:
                 self._ended = endings + self._ended
             self._refused_until = time.monotonic() + PATIENCE_S
+
+    def _takes_a_write(self, store: Store) -> bool:
+        """Is there space, or the server, again? Any write will do to see that; whether it has come in is nothing to
+        us."""
+        try:
+            store.beat(self.worker, running=self.under_way(), now=datetime.now(UTC))
+            return True
+        except StoreUncertain:
+            return False
 
     def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions, lease_until: float) -> None:
         attempts = [Attempt(claim, definitions, self._place, self._guard, start_by=lease_until) for claim in claims]
@@ -516,6 +526,8 @@ class Dispatcher:
             times.append(max(now + _seconds_to(due), self._pace.linger_until))
         if slot is not None:
             times.append(now + _seconds_to(slot))
+        elif self._no_slots_until > now:
+            times.append(self._no_slots_until)
         return min(times)
 
     def _listen(self, store: Store) -> None:
@@ -576,8 +588,12 @@ class Dispatcher:
         """Stop what was revoked while running, as soon as the guard knows of it: between a claim and its start there
         is nothing to stop yet."""
         with self._lock:
-            self._to_stop &= {token for token, attempt in self._active.items() if not attempt.in_thread}
-        self._to_stop = {token for token in self._to_stop if not self._guard().stop(token, "revoked")}
+            stoppable = {token: attempt for token, attempt in self._active.items() if not attempt.in_thread}
+        self._to_stop = {
+            token
+            for token in self._to_stop & stoppable.keys()
+            if not (stoppable[token].call_off("revoked") or self._guard().stop(token, "revoked"))
+        }
         self._stopped_at = time.monotonic()
 
     def _wake(self) -> None:

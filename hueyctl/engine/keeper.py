@@ -22,7 +22,7 @@ from hueyctl.engine.definitions import Definitions
 from hueyctl.engine.heart import pause_between_beats
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.periodic import Periodic
-from hueyctl.errors import StoreBusy, StoreFull, StoreUncertain
+from hueyctl.errors import StoreBusy, StoreFull, StoreReadOnly, StoreUncertain
 from hueyctl.process.client import kill_what_outlived
 from hueyctl.storage.bell import ring
 from hueyctl.storage.locks import HeldLock, clear, hold, is_free, is_of_here, nobody_holds, worker_is_dead
@@ -68,6 +68,7 @@ class BeatWatch:
             if still_s >= worker.lease_s and worker.id != self._own:
                 silent.append(worker)
         self._seen = seen
+        self._heard &= seen.keys()
         return silent
 
     def has_heard(self, worker: Worker) -> bool:
@@ -94,6 +95,7 @@ class Keeper(Periodic):
         self.has_looked = False  # at all others, once at least: what the dead had left is back in the queue
         self._usual_pause_s = pause_s
         self._maintenance: HeldLock | None = None
+        self._lacks_lock = False  # it can't be opened, which has been said
         self._orphans: Iterator[Tidied] = iter(())  # a search under way, over many turns
         self._orphans_at = time.monotonic()
 
@@ -125,14 +127,18 @@ class Keeper(Periodic):
             # The guard of one of this machine ends before its lease is over, unless it hears from its worker.
             if not is_of_here(self._place, worker.id) or self._is_dying(worker.id)
         }
+        beats: dict[str, int] = {}  # of those that are dead by their silence alone
         for id, worker in silent.items():
-            dead.setdefault(id, f"no heartbeat for {worker.lease_s:g} s")
+            if id not in dead:
+                dead[id], beats[id] = f"no heartbeat for {worker.lease_s:g} s", worker.beat
         for id, cause in dead.items():
+            if id in beats and all((each.id, each.beat) != (id, beats[id]) for each in store.workers()):
+                continue  # it has gone on meanwhile: what it runs by now isn't to be killed
             self._log.warning(f"worker {id} is dead: {cause}")
             if not kill_what_outlived(self._place.guard_lock(id)) and id not in silent:
                 self._log.warning(f"what worker {id} ran can't be killed yet; its runs are given back when it is gone")
                 continue
-            for run in store.rescue(id, cause=cause, now=datetime.now(UTC), hooks=hooks):
+            for run in store.rescue(id, cause=cause, now=datetime.now(UTC), hooks=hooks, beat=beats.get(id)):
                 changed += 1
                 with suppress(OSError):
                     self._place.progress(run.id, run.attempt).unlink()  # its guard would have, at the attempt's end
@@ -177,7 +183,13 @@ class Keeper(Periodic):
 
     def _is_maintainer(self) -> bool:
         if self._maintenance is None:
-            self._maintenance = hold(self._place.maintenance_lock)
+            try:
+                self._maintenance = hold(self._place.maintenance_lock)
+                self._lacks_lock = False
+            except StoreReadOnly as exc:  # no inode, or no descriptor, is left: later
+                if not self._lacks_lock:
+                    self._log.warning(f"upkeep has to wait: {exc}")
+                self._lacks_lock = True
         return self._maintenance is not None
 
     def _shorten_log(self, store: Store) -> None:

@@ -50,7 +50,14 @@ from hueyctl.errors import (
     StoreUncertain,
 )
 from hueyctl.model.definition import Project
-from hueyctl.process.client import LAST_KILL_S, Guard, GuardFailed, become_subreaper, kill_descendants
+from hueyctl.process.client import (
+    LAST_KILL_S,
+    Guard,
+    GuardFailed,
+    StillRunning,
+    become_subreaper,
+    kill_descendants,
+)
 from hueyctl.storage.bell import ring
 from hueyctl.storage.identity import erase, note
 from hueyctl.storage.locks import hold
@@ -61,6 +68,7 @@ from hueyctl.storage.stores import open_bell, open_store
 
 READY_FD = "HUEYCTL_READY_FD"
 JOIN_S = 0.05  # between looks at the threads while draining
+CLEAR_UP_S = 10.0  # after a guard that died, before another is started
 AFTERMATH_S = 1.0  # for the threads to take what the guard's end tells them
 SAY_S = 0.5  # for what is only to be shown
 LAST_WRITE_S = 30.0  # for the last settlements, on a slow or busy store
@@ -154,6 +162,7 @@ class _Worker:
         self._replaced = False  # the store's file, by another
         self._known = True  # to the store, as it is now
         self._taken_out = False
+        self._outlived: Refused | None = None  # by what nobody can kill
 
     @property
     def _project(self) -> Project:
@@ -217,8 +226,12 @@ class _Worker:
         guard that takes its place."""
         if self._leaving:
             return None
-        kill_descendants()
         how = "answered no more and was killed" if self._guard.hung else "died"
+        if not kill_descendants(within_s=CLEAR_UP_S):
+            self._log.error(f"the guard {how}, and what it ran can't be killed")
+            self._outlived = Refused("what its guard left running can't be killed: its runs are given back then")
+            self._mailbox.post("broken")
+            raise StillRunning
         self._log.error(f"the guard {how}, and with it all that it ran; starting another")
         try:
             self._guard = self._start_guard()
@@ -249,7 +262,7 @@ class _Worker:
             store.readmit(list(self._project.jobs), now=datetime.now(UTC))
         finally:
             store.close()
-        ring(self._place.bell, b"event")
+        ring(self._place.bell, b"work")  # what was held may be claimed now, by our own dispatcher too
 
     def _defined(self, project: Project) -> Definitions:
         return Definitions(project, self._environ, hooks_of(project, self._place, self._log))
@@ -395,13 +408,21 @@ class _Worker:
 
     def _rise_again(self) -> None:
         """Somebody took this worker for dead, as it was silent for longer than its lease: what it ran is another's."""
+        if self._is_in_store():
+            return  # it is back already: of two beats that missed it the second was told late
         self._log.error("this worker was silent for longer than its lease; its runs were given to others")
         self._dispatcher.interrupt("stale")
         try:
             self._register()
+            self._tick()  # before anything is started: the guard, or its successor, counts since it last heard of us
             self._renewed(self._registered_at)
         except (StoreBusy, StoreFull, StoreUncertain) as exc:
             self._log.warning(f"not back in the store yet: {exc}")  # the next heartbeat finds out and tries again
+
+    def _is_in_store(self) -> bool:
+        with suppress(StoreError), closing(_open(self._place)) as store:
+            return any(each.id == self.id for each in store.workers())
+        return False
 
     def _renewed(self, at: float) -> None:
         """The store has heard of this worker, not before `at` (monotonic)."""
@@ -446,7 +467,7 @@ class _Worker:
     # -- leaving ----------------------------------------------------------------------------------------------------
 
     def _leave(self, reason: str) -> int:
-        failure = self._dispatcher.failure or self._heart.failure or self._keeper.failure
+        failure = self._dispatcher.failure or self._heart.failure or self._keeper.failure or self._outlived
         if reason == "broken" or failure is not None:
             return self._break_off(failure)
         self._log.info(f"stopping: {reason}; {self._dispatcher.under_way()} under way")

@@ -87,9 +87,7 @@ class Child:
         for name in self.run_env:
             if name not in call["run_env"]:
                 os.environ.pop(name, None)
-        for name, value in call["run_env"].items():
-            if os.environ.get(name) != value:  # to set one costs as much as all the rest of this
-                os.environ[name] = value
+        os.environ.update(call["run_env"])  # all: a job may have changed them below `os.environ`
         self.run_env = call["run_env"]
         if self.function is None:
             sys.path[:0] = [path for path in call["pythonpath"] if path not in sys.path]

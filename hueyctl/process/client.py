@@ -49,6 +49,10 @@ class GuardFailed(Exception):
     """The guard could not be started: its lock is held by another, or its interpreter doesn't work."""
 
 
+class StillRunning(Exception):
+    """What a dead guard left can't be killed."""
+
+
 class Guard:
     """One guard process. Any thread may call any method."""
 
@@ -60,7 +64,8 @@ class Guard:
         """Start `argv` (what `guard_argv` gives) with one end of a socket as its stdin, and wait until it holds its
         lock. `on_death` is called once, on a thread of this class, when the guard ends without `close`, and before
         any `run` returns because of that; the guard that it returns takes its place. Where it raises, because it can't
-        start one, what is asked of the dead one from then on waits: for the end of this process, and its rescue.
+        start one, what is asked of the dead one from then on waits: for the end of this process, and its rescue. So
+        does what is under way where it raises `StillRunning`: that isn't over.
 
         Raises:
             GuardFailed: it ended at once, or said nothing for 30 s.
@@ -232,16 +237,20 @@ class Guard:
             return
         for channel in [*self._under_way.values()]:
             channel.shut()
+        over = True
         try:
             if self.on_death is not None and not self._closing:
                 # Before anyone hears of it: what it left must be gone when its attempts are settled, or the next
                 # attempt of a run would overlap with this one.
                 self._successor = self.on_death()
             self._succeeded.set()
+        except StillRunning:
+            over = False
         except (OSError, GuardFailed):
             return  # who raised it knows
         finally:
-            self._mourned.set()
+            if over:
+                self._mourned.set()
 
 
 class _Channel:

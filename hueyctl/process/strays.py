@@ -79,9 +79,9 @@ class Strays:
         """The attempts that this orphan may belong to: the one whose mark it carries, or in whose group it is, and
         otherwise everyone that is under way now."""
         for part in (kin.variable(pid, kin.KIN) or "").split("/"):
-            if part.startswith(self._mark):
-                serial = int(part.removeprefix(self._mark))
-                return {attempt for attempt in attempts if attempt.leader.serial == serial}
+            serial = part.removeprefix(self._mark)
+            if part.startswith(self._mark) and serial.isdecimal():  # a job may have made anything of it
+                return {attempt for attempt in attempts if str(attempt.leader.serial) == serial}
         process = kin.look(pid)
         if process is not None:
             for attempt in attempts:

@@ -102,8 +102,10 @@ def _exchange(
         )
         if database.is_shared:
             keep_printed(database, [settlement for settlement in settlements if settlement not in stale])
-            if want is not None and any(bounds(want, settlement.claimed) for settlement in settlements):
-                database.tell(b"work")  # the end of one may let another machine's worker start the next
+            # The end of one may let another machine's worker start the next. Who claims nothing at the moment doesn't
+            # say by which limits.
+            if settlements and (want is None or any(bounds(want, settlement.claimed) for settlement in settlements)):
+                database.tell(b"work")
         more = _let_time_pass(database, known, log)
         opens_at = None
         if want is not None and not more and known.registered(want.worker):

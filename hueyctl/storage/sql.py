@@ -149,8 +149,10 @@ class SqlStore:
     def asked(self, worker: str) -> tuple[str | None, tuple[tuple[int, str], ...]]:
         return workers.asked(self.database, worker)
 
-    def rescue(self, worker: str, *, cause: str, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Run]:
-        return workers.rescue(self.database, worker, cause=cause, now=now, hooks=hooks)
+    def rescue(
+        self, worker: str, *, cause: str, now: datetime, hooks: Hooks = NO_HOOKS, beat: int | None = None
+    ) -> list[Run]:
+        return workers.rescue(self.database, worker, cause=cause, now=now, hooks=hooks, beat=beat)
 
     # -- upkeep -----------------------------------------------------------------------------------------------------
     def sweep(self, *, served: Mapping[str, Collection[str]] | None, now: datetime, hooks: Hooks = NO_HOOKS) -> int:

@@ -410,10 +410,13 @@ class Store(Protocol):
         """What this worker was asked, and (n, token) of its attempts that are to be stopped. Clears the request
         to reload; one to stop stands until the worker has gone."""
 
-    def rescue(self, worker: str, *, cause: str, now: datetime, hooks: Hooks = NO_HOOKS) -> list[Run]:
+    def rescue(
+        self, worker: str, *, cause: str, now: datetime, hooks: Hooks = NO_HOOKS, beat: int | None = None
+    ) -> list[Run]:
         """Give back every run that this (dead) worker had, by `model.transition.lose`, and take the worker out.
 
-        Who calls it has seen that the worker is dead; calling it twice does no harm.
+        Who calls it has seen that the worker is dead; calling it twice does no harm. With a `beat` it is dead by its
+        silence alone: where it isn't at that one any more, it has gone on since it was judged, and nothing is done.
         """
 
     # -- upkeep -----------------------------------------------------------------------------------------------------

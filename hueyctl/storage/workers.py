@@ -72,9 +72,9 @@ def unregister(database: Database, worker: str, *, reason: str, now: datetime) -
     _take_out(database, worker, cause=reason, now=now, durable=True)
 
 
-def rescue(database: Database, worker: str, *, cause: str, now: datetime, hooks: Hooks) -> list[Run]:
+def rescue(database: Database, worker: str, *, cause: str, now: datetime, hooks: Hooks, beat: int | None) -> list[Run]:
     """`Store.rescue`."""
-    return _take_out(database, worker, cause=cause, now=now, hooks=hooks, durable=False)
+    return _take_out(database, worker, cause=cause, now=now, hooks=hooks, beat=beat, durable=False)
 
 
 def workers(database: Database) -> list[Worker]:
@@ -106,7 +106,14 @@ def asked(database: Database, worker: str) -> tuple[str | None, tuple[tuple[int,
 
 
 def _take_out(
-    database: Database, worker: str, *, cause: str, now: datetime, hooks: Hooks = NO_HOOKS, durable: bool
+    database: Database,
+    worker: str,
+    *,
+    cause: str,
+    now: datetime,
+    hooks: Hooks = NO_HOOKS,
+    beat: int | None = None,
+    durable: bool,
 ) -> list[Run]:
     from hueyctl.model.transition import lose
     from hueyctl.storage.hooks import follow
@@ -115,6 +122,8 @@ def _take_out(
     log = Log(micros(now), None, hooks)
     given_back = []
     with database.write(durable=durable):
+        if beat is not None and database.one("SELECT 1 FROM workers WHERE id = ? AND beat <> ?", worker, beat):
+            return []
         for row in database.all(RUNNING_OF, worker):
             run = run_from(row)
             apply(database, run, lose(run, cause, now), log)

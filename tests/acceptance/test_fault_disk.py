@@ -245,6 +245,46 @@ def test_a_step_whose_input_finds_no_space_waits_for_it(project: Project, output
     assert [each["attempt"] for each in project.runs("--job", "hear")] == [1]
 
 
+def test_a_step_that_waits_for_space_can_be_stopped_and_has_not_begun(project: Project, output_disk: Disk) -> None:
+    """A revoke ends it at once; a worker that drains gives it back: on_worker_lost = "fail" is for what has begun."""
+    project.write(
+        """
+        [worker]
+        shutdown_timeout = "0.5s"
+
+        [jobs.say]
+        command = ["echo", "said"]
+
+        [jobs.hear]
+        script = 'cat >> marks'
+        on_worker_lost = "fail"
+
+        [pipelines.both]
+        steps = ["say", "hear"]
+        """
+    )
+    project.cli("pause", "--job", "hear")
+    one, other = project.enqueue("both"), project.enqueue("both")
+    with project.worker() as worker:
+        eventually(lambda: [each["state"] for each in project.runs("--job", "say")] == ["succeeded"] * 2)
+        output_disk.fill()
+        project.cli("resume", "--job", "hear")
+        eventually(lambda: [each["state"] for each in project.runs("--job", "hear")] == ["running"] * 2)
+        began = time.monotonic()
+        (first,) = [each["id"] for each in project.runs("--job", "hear") if each["pipeline"] == one]
+        project.cli("revoke", "--kill", first)
+        assert project.run(first)["state"] == "revoked"
+        worker.signal(signal.SIGTERM)
+        assert worker.ended() == 0
+        assert time.monotonic() - began < 25, "not after the patience that is for the disk"
+    (left,) = [each for each in project.runs("--job", "hear") if each["pipeline"] == other]
+    assert (left["state"], left["losses"]) == ("queued", 0)
+    output_disk.free()
+    project.burst()
+    project.reaches(other, "succeeded")
+    assert project.lines("marks") == ["said"]
+
+
 @pytest.mark.parametrize(("point", "hit"), [("claim.after", 1), ("renew.after", 4)])
 def test_a_worker_whose_disk_fails_ends_and_what_it_ran_runs_again(project: Project, point: str, hit: int) -> None:
     """In whichever thread: one that went on would keep runs that it doesn't perform."""

@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -155,6 +157,25 @@ def test_worker_and_guard_killed_at_one_instant_leave_nothing_that_overlaps(proj
         assert not set(started) & set(project.processes())
     assert (found["attempt"], found["losses"]) == (2, 1)
     assert project.lines("marks") == ["attempt 1 started", "attempt 2 ended"]
+
+
+def test_a_worker_that_comes_back_after_it_was_given_up_keeps_its_guard(project: Project) -> None:
+    """The beat that finds it given up doesn't reach the guard, which ends after two: with all that was begun anew."""
+    project.write("""
+        [worker]
+        lease = "3s"
+        [jobs.long]
+        command = ["sleep", "4"]
+        """)
+    with project.worker() as worker:
+        (guard,) = [pid for pid, line in project.processes().items() if "guard_main" in line]
+        with closing(sqlite3.connect(project.store, timeout=20, isolation_level=None)) as store:
+            for _ in range(4):  # one beat after the other
+                eventually(lambda: store.execute("DELETE FROM workers").rowcount)
+        run = project.reaches(project.enqueue("long"), "succeeded")
+        assert (run["attempt"], run["losses"]) == (1, 0)
+        assert "its runs were given to others" in worker.log
+        assert guard in project.processes()
 
 
 def test_a_run_that_kills_its_worker_each_time_fails_and_harms_no_other(project: Project) -> None:

@@ -44,6 +44,18 @@ def test_a_beat_of_a_worker_that_was_rescued_says_so(scene: Scene) -> None:
     assert scene.store.workers() == []
 
 
+def test_who_has_gone_on_since_his_silence_was_judged_is_not_rescued(scene: Scene) -> None:
+    """His lease is renewed with that beat, and what he has claimed since has begun."""
+    judged = scene.store.workers()[0].beat
+    assert scene.store.beat("w1", running=0, now=scene.now)
+    run = scene.accept()
+    scene.claim_one()
+    assert scene.store.rescue("w1", cause="silent", now=scene.now, beat=judged) == []
+    assert [worker.id for worker in scene.store.workers()] == ["w1"]
+    assert scene.get(run).state is RunState.RUNNING
+    assert [each.id for each in scene.store.rescue("w1", cause="silent", now=scene.now, beat=judged + 1)] == [run.id]
+
+
 def test_a_request_is_given_once(scene: Scene) -> None:
     assert scene.store.ask("w1", "reload", by="bob", now=scene.now)
     assert scene.store.workers()[0].request == "reload"

@@ -566,3 +566,15 @@ def test_the_child_needs_nothing_but_the_standard_library_of_python_3_8() -> Non
             if isinstance(node, ast.Import | ast.ImportFrom)
         }
         assert imported - sys.stdlib_module_names - {"__future__"} == set()
+
+
+def test_a_variable_that_a_job_has_unset_below_python_is_there_for_the_next(guarded: Guarded) -> None:
+    guarded.module(
+        "import os, subprocess\n"
+        "def look(unset):\n"
+        "    if unset: os.unsetenv('HUEYCTL_RUN_ID')\n"
+        "    else: return subprocess.run(['printenv', 'HUEYCTL_RUN_ID'], capture_output=True, text=True).stdout.strip()"
+    )
+    same = {"run_env": {"HUEYCTL_RUN_ID": "same"}}
+    assert guarded.run(guarded.job("look", {"unset": True}, **same)).outcome == Returned()
+    assert guarded.run(guarded.job("look", {"unset": False}, **same)).outcome == Returned('"same"')

@@ -27,7 +27,7 @@ from hueyctl.engine.dispatcher import BACKSTOP_S, Dispatcher
 from hueyctl.engine.log import WorkerLog
 from hueyctl.engine.pace import BRIEF_S, LINGER_S
 from hueyctl.engine.queue import RunnerHuey, task_of
-from hueyctl.errors import StoreBusy, StoreDamaged, StoreFull, StoreReplaced
+from hueyctl.errors import StoreBusy, StoreDamaged, StoreFull, StoreReplaced, StoreUncertain, StoreUnreachable
 from hueyctl.model.definition import CommandBody, Job, Param, Project, PythonBody, RateLimit, Schedule
 from hueyctl.model.outcome import Returned, Stopped
 from hueyctl.model.run import Message, NewRun, Run, RunState
@@ -515,6 +515,58 @@ def test_a_full_disk_is_tried_now_and_then_while_the_worker_stops(rig: Rig) -> N
     full.clear()
     assert rig.dispatcher.stop(10)
     assert rig.run(id).state is RunState.QUEUED
+
+
+@pytest.mark.usefixtures("_no_backstop")
+def test_a_slot_that_the_store_refused_once_wakes_the_dispatcher_when_it_may_be_tried_again(rig: Rig) -> None:
+    class Refusing(SqliteStore):
+        refused = False
+
+        def fire(self, *args: Any, **kwargs: Any) -> Any:
+            if not Refusing.refused:
+                Refusing.refused = True
+                raise StoreBusy("locked")
+            return super().fire(*args, **kwargs)
+
+    rig.store_class = Refusing
+    once = Schedule(
+        name="once",
+        target="loads",
+        target_kind="job",
+        timezone="UTC",
+        params={"s": "1"},
+        at=datetime.now(UTC) + timedelta(seconds=0.3),
+    )
+    rig.dispatcher.swap(Definitions(msgspec.structs.replace(rig.project, schedules={"once": once}), {}))
+    rig.dispatcher.start(rig.open_store())
+    rig.thread()
+    eventually(lambda: rig.states() == ["succeeded"])
+    assert Refusing.refused
+
+
+def test_a_probe_of_which_nobody_knows_whether_it_came_in_ends_no_worker(rig: Rig) -> None:
+    away = threading.Event()
+
+    class Away(SqliteStore):
+        def exchange(self, *args: Any, **kwargs: Any) -> Any:
+            if away.is_set():
+                raise StoreUnreachable("gone")
+            return super().exchange(*args, **kwargs)
+
+        def beat(self, *args: Any, **kwargs: Any) -> bool:
+            if away.is_set():
+                away.clear()
+                raise StoreUncertain("lost in the middle of a commit")
+            return super().beat(*args, **kwargs)
+
+    rig.store_class = Away
+    away.set()
+    (id,) = rig.enqueue()
+    rig.dispatcher.start(rig.open_store())
+    rig.thread()
+    rig.wait_for(id, RunState.SUCCEEDED)
+    assert not away.is_set()
+    assert rig.dispatcher.failure is None
 
 
 def test_a_store_that_takes_no_slots_is_asked_again_after_a_second_and_no_sooner(rig: Rig) -> None:

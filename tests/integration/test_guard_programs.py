@@ -361,3 +361,15 @@ def switches(pid: int) -> int:
 def cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_process_that_has_altered_its_mark_harms_no_guard(guarded: Guarded) -> None:
+    """What is in a process's environment is the job's to make."""
+    begun = guarded.begin(guarded.script("echo up; exec sleep 5"))
+    eventually(begun.printed)
+    odd = guarded.script("HUEYCTL_KIN=$HUEYCTL_KIN.old setsid sleep 300 & echo $!")
+    assert guarded.run(odd).outcome == Exited(0)
+    assert guarded.guard.stop(begun.spec.token, "revoked")
+    assert begun.end().outcome == Stopped("revoked")
+    eventually(lambda: not lives(int(out(odd))))
+    assert guarded.run(guarded.command("true")).outcome == Exited(0)

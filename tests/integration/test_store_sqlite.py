@@ -673,3 +673,16 @@ def test_what_an_application_stores_with_sqlite3_is_what_it_was() -> None:
             type(value), "null"
         )
     connection.close()
+
+
+def test_an_application_keeps_its_own_adapters(tmp_path: Path) -> None:
+    """It may have registered one for what hueyctl would have bound faster."""
+    program = """
+        import sqlite3
+        sqlite3.register_adapter(bool, lambda value: "yes" if value else "no")
+        sqlite3.register_adapter(bytes, bytes.hex)
+        import hueyctl.storage.sqlite
+        print(sqlite3.connect(":memory:").execute("SELECT ?, ?, ?", (True, b"\\xff", None)).fetchall())
+        """
+    said = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert said.stdout == "[('yes', 'ff', None)]\n"
