@@ -20,6 +20,16 @@ from hueyctl.storage.store import Accepted
 
 WRONG_MAX = 5  # lines that are named at once
 _UNKNOWN_FIELD = re.compile(r"unknown field `(.*)`")
+_WRONG_TYPE = re.compile(r"[Ee]xpected `([^`]+)`, got `([^`]+)`(?: - at `\$\.?([^`]*)`)?")
+_KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "text",
+    "bool": "a boolean",
+    "array": "a list",
+    "object": "an object",
+    "null": "null",
+}
 
 
 class Enqueued(msgspec.Struct, frozen=True):
@@ -115,6 +125,12 @@ def _said(exc: Exception) -> str:
     text = str(exc)
     if field := _UNKNOWN_FIELD.search(text):
         return f'there is no key "{field[1]}"{did_you_mean(field[1], BatchLine.__struct_fields__)}'
+    if wrong := _WRONG_TYPE.search(text):
+        kinds = [kind for kind in wrong[1].split(" | ") if kind != "null"]
+        expected = " or ".join(_KINDS.get(kind, kind) for kind in kinds)
+        return f"{f'{wrong[3]}: ' if wrong[3] else ''}expected {expected}, got {_KINDS.get(wrong[2], wrong[2])}"
+    if "missing required field `job`" in text:
+        return 'it names no "job"'
     if isinstance(exc, msgspec.ValidationError):
         return text[0].lower() + text[1:]
     return f"it is not JSON: {text}"
