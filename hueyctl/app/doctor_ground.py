@@ -48,7 +48,10 @@ def of_free_space(free: int, total: int, free_files: int, total_files: int) -> C
     A share of the whole says little: 2 % of a large disk last for years, 20 % of a small one for an hour.
     """
     found = f"{_size(free)} of {_size(total)} free"
-    make_space = "make space: `hueyctl prune` with a shorter retention, or a larger disk; a full one accepts nothing"
+    make_space = (
+        "make space: `hueyctl prune` with a shorter retention, or a larger disk; a full one accepts nothing, "
+        "and prune needs some room itself: delete something else first"
+    )
     if free < LEAST_FREE:
         return problem("space", found, make_space)
     if free < LITTLE_FREE:
