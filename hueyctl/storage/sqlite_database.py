@@ -46,6 +46,10 @@ BUSY_SLICE_S = 0.06
 # 64 MB: without a worker nobody else shortens the log, and a short one would make every tenth enqueue pay for it. A
 # checkpoint is three syncs (log, file, the new log's header); a batch of 10,000 runs writes 130 MB of log to its end.
 WAL_AUTOCHECKPOINT_PAGES = 16_384
+# On a small or almost full disk sooner: what is new in the log must still fit into the file beside it, or it can't be
+# shortened any more. SQLite's own is 1,000.
+LEAST_AUTOCHECKPOINT_PAGES = 1_000
+LOG_SHARE = 1 / 4  # of what is free
 # At most, and only once so many pages were touched: a hundred thousand runs taken in at once are 50 MB.
 CACHE_KIB = 65_536
 # Rows that one statement inserts, where there are so many: SQLite takes 32,766 values, Python's sqlite3 lets go of its
@@ -301,13 +305,23 @@ class SqliteDatabase:
 
     def _set_up(self) -> None:
         self._expect("journal_mode", "WAL", "wal")
-        self._expect("wal_autocheckpoint", WAL_AUTOCHECKPOINT_PAGES, WAL_AUTOCHECKPOINT_PAGES)
+        pages = self._log_pages()
+        self._expect("wal_autocheckpoint", pages, pages)
         self._expect("cache_size", -CACHE_KIB, -CACHE_KIB)
         self._expect("temp_store", "MEMORY", 2)
         if sys.platform == "darwin":
             self._expect("fullfsync", 1, 1)
             self._expect("checkpoint_fullfsync", 1, 1)
         self._expect("synchronous", NORMAL, NORMAL)
+
+    def _log_pages(self) -> int:
+        row = self.one("PRAGMA page_size")
+        try:
+            found = os.statvfs(self.path.parent)
+        except OSError:
+            return WAL_AUTOCHECKPOINT_PAGES
+        pages = int(found.f_bavail * found.f_frsize * LOG_SHARE) // (row[0] if row else 4096)
+        return max(LEAST_AUTOCHECKPOINT_PAGES, min(pages, WAL_AUTOCHECKPOINT_PAGES))
 
     def _expect(self, pragma: str, value: object, result: object) -> None:
         self.run(f"PRAGMA {pragma} = {value}")

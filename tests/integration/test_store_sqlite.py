@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -686,3 +687,13 @@ def test_an_application_keeps_its_own_adapters(tmp_path: Path) -> None:
         """
     said = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
     assert said.stdout == "[('yes', 'ff', None)]\n"
+
+
+@pytest.mark.parametrize(("free", "pages"), [(2**40, 16_384), (24 * 2**20, 1_536), (0, 1_000)])
+def test_on_a_small_disk_the_log_is_shortened_sooner(
+    path: Path, monkeypatch: pytest.MonkeyPatch, free: int, pages: int
+) -> None:
+    """While what is new in it fits into the file beside it: filled by its own log, the disk would stay full."""
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free // 4096, f_frsize=4096))
+    with closing(open_store(path, create=True)) as store:
+        assert store.database.one("PRAGMA wal_autocheckpoint") == (pages,)
