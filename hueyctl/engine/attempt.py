@@ -94,7 +94,8 @@ class Attempt:
         self.remarks: dict[str, str] = {}
         self._guard = guard
         self._start_by = start_by
-        self._begun = False  # as far as is known
+        self.begun = False
+        """May anything of its body have run?"""
         self._waiting: threading.Event | None = None  # for space; set: it is to stop that
         self._called_off: StopReason | None = None
         self.in_thread = isinstance(self.job.body, PythonBody) and self.job.body.isolation == "thread"
@@ -153,7 +154,7 @@ class Attempt:
         if self.in_thread:
             if time.monotonic() >= self._start_by:
                 return Stopped("stale")
-            self._begun = True
+            self.begun = True
             outcome = _inline()(self)
             if isinstance(outcome, Returned):
                 self._keep_returned(outcome)
@@ -167,12 +168,15 @@ class Attempt:
             return NotStarted(126, f"its input can't be written: {exc}")
         except _CalledOff as exc:
             return Stopped(exc.reason)
-        self._begun = True
+        self.begun = True
+        if self._called_off is not None:  # just when there was space again
+            self.begun = False
+            return Stopped(self._called_off)
         try:
             ended = self._guard().run(spec)
         finally:
             self._take_away(spec)
-        self._begun, self.remarks = ended.begun, ended.remarks
+        self.begun, self.remarks = ended.begun, ended.remarks
         match ended.outcome:
             case Returned():
                 self._keep_returned(ended.outcome)
@@ -212,17 +216,12 @@ class Attempt:
                 raise _CalledOff(self._called_off or "interrupted")
 
     def call_off(self, reason: StopReason) -> bool:
-        """Stop it where it waits for space; False: it doesn't."""
-        if self._waiting is None or self._begun:
+        """Stop it where it waits for space; False: it doesn't, or no longer."""
+        if self._waiting is None:
             return False
-        self._called_off = reason
+        self._called_off = reason  # before it is looked whether it has begun, as that says so before it looks for this
         self._waiting.set()
-        return True
-
-    @property
-    def begun(self) -> bool:
-        """May anything of its body have run?"""
-        return self._begun
+        return not self.begun
 
     def _take_away(self, spec: AttemptSpec) -> None:
         if self.claim.inputs:
@@ -350,7 +349,7 @@ class Attempt:
     def settlement(self) -> Settlement:
         """How it ended, for the store. Without a verdict of Huey's it was interrupted, and is given back."""
         outcome = self.outcome or Stopped("interrupted")
-        verdict = self.verdict or Release(started=self._begun)
+        verdict = self.verdict or Release(started=self.begun)
         if isinstance(verdict, Done):
             verdict = Done(self.result, self.result_error)
         elif isinstance(verdict, Release) and not isinstance(outcome, Stopped):

@@ -456,22 +456,15 @@ class Dispatcher:
                 exchange = store.exchange(settlements, None, now=datetime.now(UTC), hooks=self.definitions.hooks)
                 self._report(endings, exchange)
                 self._unannounced = b"work"
-            elif not self._takes_a_write(store):
-                raise StoreBusy("it can't be found out")
+            else:  # any write will do to see whether there is space again
+                store.beat(self.worker, running=self.under_way(), now=datetime.now(UTC))
             self._refused_until, self._troubled = None, False
-        except (StoreBusy, StoreFull):
+        except (StoreBusy, StoreFull, StoreUncertain) as exc:
+            if endings and isinstance(exc, StoreUncertain):
+                raise  # of a mere beat it is nothing to us whether it came in
             with self._lock:
                 self._ended = endings + self._ended
             self._refused_until = time.monotonic() + PATIENCE_S
-
-    def _takes_a_write(self, store: Store) -> bool:
-        """Is there space, or the server, again? Any write will do to see that; whether it has come in is nothing to
-        us."""
-        try:
-            store.beat(self.worker, running=self.under_way(), now=datetime.now(UTC))
-            return True
-        except StoreUncertain:
-            return False
 
     def _hand_over(self, claims: tuple[Claim, ...], definitions: Definitions, lease_until: float) -> None:
         attempts = [Attempt(claim, definitions, self._place, self._guard, start_by=lease_until) for claim in claims]

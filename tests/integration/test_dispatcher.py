@@ -658,6 +658,29 @@ def test_what_the_store_raises_to_a_thread_ends_the_dispatcher_and_is_never_trie
     assert not rig.threads[0].is_alive()
 
 
+def test_a_stop_that_comes_just_when_a_waiting_attempt_may_begin_is_not_lost(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was said to be done, and what it was to stop went on to its own end."""
+    new = NewRun(id=str(uuid.uuid4()), job="program", message=Message())
+    rig.store.accept([new], by="test", now=datetime.now(UTC))
+    rig.dispatcher.start(rig.open_store())
+    attempt = rig.take()  # there is no guard: who begins fails
+    hand_over = attempt._hand_over
+
+    def stopped_meanwhile(spec: AttemptSpec) -> None:
+        hand_over(spec)
+        attempt._waiting = threading.Event()
+        assert attempt.call_off("revoked")
+
+    monkeypatch.setattr(attempt, "_hand_over", stopped_meanwhile)
+    rig.huey.execute(task_of(attempt))
+    assert attempt.outcome == Stopped("revoked")
+    assert not attempt.begun
+    attempt.begun = True
+    assert not attempt.call_off("revoked"), "the guard is to be told"
+
+
 def test_an_attempt_that_the_worker_itself_could_not_run_says_so(rig: Rig) -> None:
     """There is no guard here. Without its cause it would be taken for one that its worker gave back as it ended."""
     new = NewRun(id=str(uuid.uuid4()), job="program", message=Message())
