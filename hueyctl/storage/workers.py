@@ -94,15 +94,19 @@ def ask(database: Database, worker: str, request: Literal["stop", "reload"]) -> 
 def asked(database: Database, worker: str) -> tuple[str | None, tuple[tuple[int, str], ...]]:
     """`Store.asked`."""
     sql = "SELECT n, token FROM runs WHERE state = 'running' AND worker = ? AND killing = 1 ORDER BY n"
-    request = None
-    if database.one("SELECT 1 FROM workers WHERE id = ? AND request IS NOT NULL", worker):
+    request = _request(database, worker)
+    if request == "reload":
         with database.write(durable=False):
-            row = database.one("SELECT request FROM workers WHERE id = ?", worker)
-            request = row[0] if row else None
+            request = _request(database, worker)
             # A stop stands until the worker has gone: whoever looks meanwhile is to see that it takes nothing new.
             database.run("UPDATE workers SET request = NULL WHERE id = ? AND request = 'reload'", worker)
     stops = database.all(sql, worker)
     return request, tuple((n, token) for n, token in stops)
+
+
+def _request(database: Database, worker: str) -> str | None:
+    row = database.one("SELECT request FROM workers WHERE id = ?", worker)
+    return row[0] if row else None
 
 
 def _take_out(

@@ -697,3 +697,13 @@ def test_on_a_small_disk_the_log_is_shortened_sooner(
     monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=free // 4096, f_frsize=4096))
     with closing(open_store(path, create=True)) as store:
         assert store.database.one("PRAGMA wal_autocheckpoint") == (pages,)
+
+
+def test_a_worker_that_drains_asks_for_no_lock_to_hear_again_that_it_is_to_stop(path: Path) -> None:
+    """It looks with each bell."""
+    with closing(open_store(path, create=True, busy_s=0.0)) as store:
+        store.register(worker(), now=NOW)
+        store.ask("w1", "stop", by="bob", now=NOW)
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert store.asked("w1") == ("stop", ())
