@@ -125,7 +125,7 @@ class Screen:
 def _in_short(answer: Answer) -> str | None:
     """What it would have said, where that is a few lines."""
     said = [each.text for each in answer.blocks if isinstance(each, Line)]
-    said += [text for each in answer.blocks if isinstance(each, Lines) for text in each.texts[:_SAID_MAX]]
+    said += [text for each in answer.blocks if isinstance(each, Lines) for text in each.texts[: _SAID_MAX + 1]]
     return f"it was: {' '.join(said)}" if 0 < len(said) <= _SAID_MAX else None
 
 

@@ -184,6 +184,10 @@ def test_an_answer_that_can_t_be_written_is_an_error() -> None:
     full = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115 (closing it fails too)
     with pytest.raises(Refused, match="could not be written"):
         Screen(full, as_json=False).show(Answer(blocks=[Line("x")]))
+    for many, hint in ((3, "it was: 0 1 2"), (11, None)):  # of more, some would look like all
+        with pytest.raises(Refused) as refused:
+            Screen(full, as_json=False).show(Answer(blocks=[Lines([str(number) for number in range(many)])]))
+        assert refused.value.hint == hint
     with pytest.raises(OSError):
         full.close()
 
