@@ -11,10 +11,10 @@ import msgspec
 
 from hueyctl.app.elsewhere import bring
 from hueyctl.app.events import events_after
-from hueyctl.app.full import surroundings
 from hueyctl.app.overview import Progress, progress
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
+from hueyctl.app.surroundings import surroundings
 from hueyctl.app.why import why_not_running
 from hueyctl.app.workers import alive
 from hueyctl.model.definition import CommandBody, Job, Param, PythonBody, ScriptBody

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hueyctl.app.checkup import Check, ok, problem, warning
 from hueyctl.storage.health import has_reset_bug
-from hueyctl.storage.place import NETWORK_FILE_SYSTEMS, Place, file_system
+from hueyctl.storage.place import NETWORK_FILE_SYSTEMS, Place, file_system, is_read_only
 
 MIB, GIB = 2**20, 2**30
 # Less than this, and the next burst of work may fill it: a log alone may grow to 64 MiB.
@@ -102,7 +102,7 @@ def _of_permissions(place: Place, folder: Path) -> Iterator[Check]:
                 problem("permissions", f"{path} belongs to {owner}, and you are user {me}", "one store is for one user")
             )
     unwritable = [path for path in (folder, *_files(place)) if os.path.exists(path) and not os.access(path, os.W_OK)]
-    if unwritable and _is_read_only(folder):
+    if unwritable and is_read_only(folder):
         where = "mount it writable, or name another place for the store"
         found.append(problem("permissions", f"{folder} is on a file system that is mounted read-only", where))
     else:
@@ -117,13 +117,6 @@ def _of_permissions(place: Place, folder: Path) -> Iterator[Check]:
 
 def _files(place: Place) -> list[Path]:
     return [place.path, *(Path(f"{place.path}{end}") for end in ("-wal", "-shm"))]
-
-
-def _is_read_only(folder: Path) -> bool:
-    try:
-        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
-    except OSError:
-        return False
 
 
 def _chmod(rights: str, path: Path) -> str:

@@ -72,13 +72,13 @@ def read_logs(
         if last is not None:
             masked = mask.stream()
             data = masked.feed(tail_lines(_path(session, run.id, number, stream), last))
-            data += masked.end() if _is_over(session, run, number) else b""
+            data += masked.end() if _is_over(session.reader().get(run.id), number) else b""
             if data:
                 yield Chunk(number, stream, data)
             continue
         pipe = _Pipe(session, run, number, stream, mask.stream())
         yield from pipe.read()
-        if _is_over(session, run, number):  # otherwise its last words may be half of a secret
+        if _is_over(session.reader().get(run.id), number):  # otherwise its last words may be half of a secret
             yield from pipe.end()
 
 
@@ -109,7 +109,7 @@ def follow_logs(
         while True:
             # Looked at before its output: what is there when a run has ended is all there is.
             now = watch.ask(partial(store.get, run.id))
-            over = now is None or now.attempt != number or now.state is not RunState.RUNNING
+            over = _is_over(now, number)
             if over:
                 watch.ask(partial(bring, session, run, number))
             for pipe in pipes:
@@ -181,8 +181,8 @@ class _Pipe:
             yield Chunk(self._attempt, self._stream, shown)
 
 
-def _is_over(session: Session, run: Run, attempt: int) -> bool:
-    now = session.reader().get(run.id)
+def _is_over(now: Run | None, attempt: int) -> bool:
+    """Has this attempt of a run, as that is `now`, ended?"""
     return now is None or now.attempt != attempt or now.state is not RunState.RUNNING
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from hueyctl.app.full import surroundings
 from hueyctl.app.public import PublicRun, public_of
 from hueyctl.app.session import Session
+from hueyctl.app.surroundings import surroundings
 from hueyctl.app.why import in_its_way
 from hueyctl.app.workers import WorkerStatus, serves, statuses, unserved
 from hueyctl.model.definition import Project

@@ -247,6 +247,14 @@ def _ignore(folder: Path) -> None:
         file.write("*\n")
 
 
+def is_read_only(folder: Path) -> bool:
+    """Is it on a file system that is mounted read-only?"""
+    try:
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
 def told(exc: OSError, folder: Path) -> StoreError:
     """What it means to the user that a file or folder of a store can't be used."""
     where = exc.filename or folder

@@ -36,6 +36,7 @@ from hueyctl.errors import (
 from hueyctl.failpoints import failpoint
 from hueyctl.storage.database import SCHEMA_VERSION, SyncFailed, Unstorable
 from hueyctl.storage.inserts import in_few
+from hueyctl.storage.place import is_read_only
 from hueyctl.storage.rows import Row, utf8
 
 OLDEST_SQLITE = (3, 37)  # STRICT tables
@@ -386,9 +387,8 @@ def missing(path: Path) -> StoreMissing:
 
 
 def _unwritable(path: Path, found: str) -> StoreReadOnly:
-    with suppress(OSError):
-        if os.statvfs(path.parent).f_flag & os.ST_RDONLY:
-            return StoreReadOnly(f"{path} can't be written: its file system is mounted read-only")
+    if is_read_only(path.parent):
+        return StoreReadOnly(f"{path} can't be written: its file system is mounted read-only")
     return StoreReadOnly(f"{path} {found}", hint=PERMISSIONS)
 
 
