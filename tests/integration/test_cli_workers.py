@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import pytest
 from shell import Shell, eventually
 
+from hueyctl.storage.bell import Bell
 from hueyctl.storage.locks import HeldLock, hold
 
 JOBS = """
@@ -127,6 +129,29 @@ def test_reload_asks_and_a_wrong_file_is_refused_before(shell: Shell) -> None:
             shell.write("[jobs.fetch]\n")
             shell.type("worker", "reload", "--all", code=2)
             assert [store.asked(id)[0] for id in ("w1", "w2")] == [None, None]
+
+
+def test_a_reload_rings_for_what_it_lets_out(shell: Shell) -> None:
+    """A run that was held, as its parameters didn't fit, waited for the backstop otherwise."""
+    starting = shell.spawn("worker", "start", "--detach")
+    _, err = starting.communicate(timeout=60)
+    assert starting.returncode == 0, err
+    bell = Bell(shell.place.bell)
+    try:
+        heard_at = time.monotonic()
+
+        def quiet() -> bool:  # its first look at others is over, after which it rings, too
+            nonlocal heard_at
+            heard_at = time.monotonic() if bell.drain() else heard_at
+            return time.monotonic() > heard_at + 1
+
+        eventually(quiet)
+        (worker,) = shell.type("worker", "status", "--json").json["workers"]
+        os.kill(worker["pid"], signal.SIGHUP)  # the command rings, too
+        eventually(lambda: b"work" in bell.drain())
+    finally:
+        bell.close()
+        shell.type("worker", "stop")
 
 
 def test_a_detached_worker_is_online_when_start_returns_and_gone_when_stop_does(shell: Shell) -> None:
